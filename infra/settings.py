@@ -1,0 +1,70 @@
+"""The one typed object of configuration, made at the edge: from the environment (`LETHE_*`) with defaults for one machine."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are and how large they may get.
+
+    Every path that ends up holding personal data lies under `home`; `lethe status` lists them all.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LETHE_", frozen=True, extra="forbid")
+
+    home: Path = Field(default=Path(".lethe"), description="holds the broker, its data, state, keys and rejects")
+    bootstrap: str = Field(default="127.0.0.1:19092", description="host:port list of the Kafka brokers")
+    registry: str = Field(
+        default="http://127.0.0.1:18081/apis/ccompat/v7",
+        description="base URL of the registry's Confluent-compatible interface",
+    )
+    controller_port: int = Field(default=19093, description="loopback port of the local broker's controller")
+    partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
+    batch_records: int = Field(default=20_000, ge=1, description="most records that one transaction takes in")
+    session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
+    transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
+
+    @cached_property
+    def base(self) -> Path:
+        """`home` as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def dist(self) -> Path:
+        """Downloaded Kafka and registry; no data."""
+        return self.base / "dist"
+
+    @property
+    def run(self) -> Path:
+        """Process ids and logs of the local stack; no personal data."""
+        return self.base / "run"
+
+    @property
+    def broker_data(self) -> Path:
+        """The local broker's log segments."""
+        return self.base / "data" / "kafka"
+
+    @property
+    def registry_data(self) -> Path:
+        """The local registry's store."""
+        return self.base / "data" / "registry"
+
+    @property
+    def state(self) -> Path:
+        """RocksDB state: `<processor>/<instance>/<partition>/`."""
+        return self.base / "state"
+
+    @property
+    def keys(self) -> Path:
+        """Key files, readable by their owner only."""
+        return self.base / "keys"
+
+    @property
+    def rejects(self) -> Path:
+        """Rejects files: line, field and reason of each rejected row, never a value."""
+        return self.base / "rejects"
