@@ -1,0 +1,241 @@
+"""Derived components: what match keys are made of, each a polars expression over the columns of `normalise`.
+
+A component is null if anything that it is made of is missing; a null never takes part in a match. Components have no spaces: DE SOUZA and
+DESOUZA, ANNE-MARIE and ANNEMARIE are equal.
+
+Sources: ONS Census coverage matching (Data-Linkage/ccslink) for alphaname, nickname standardisation and prefixes; Soundex as in the US
+National Archives' description and as `jellyfish.soundex` computes it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+NICKNAMES = Path(__file__).parent / "nicknames.csv"
+
+FORMAL = tuple(
+    """
+    WILLIAM ELIZABETH JOHN MARGARET THOMAS CATHERINE KATHERINE JAMES ROBERT RICHARD EDWARD CHARLES HENRY GEORGE JOSEPH DAVID MICHAEL
+    CHRISTOPHER ANTHONY STEPHEN ANDREW PETER PAUL DANIEL MATTHEW NICHOLAS SAMUEL BENJAMIN ALEXANDER JONATHAN TIMOTHY PATRICK FREDERICK
+    ALBERT ALFRED ARTHUR EDMUND FRANCIS LAWRENCE LEONARD PHILIP RONALD RAYMOND DONALD KENNETH GERALD DOUGLAS STANLEY THEODORE ZACHARY
+    JOSHUA JACOB NATHANIEL GREGORY GABRIEL DOMINIC VINCENT WALTER HAROLD GILBERT MARY SARAH ANN JANE SUSAN JENNIFER PATRICIA
+    VICTORIA REBECCA JESSICA DEBORAH BARBARA PAMELA CHRISTINE ALEXANDRA SAMANTHA STEPHANIE JACQUELINE JOSEPHINE JOANNA AMANDA
+    PENELOPE PHILIPPA GEORGINA CHARLOTTE CAROLINE ISABELLA ISABEL ELEANOR HELEN EMILY AMELIA ABIGAIL DOROTHY FRANCES THERESA VERONICA
+    VIRGINIA JUDITH KATHLEEN ALISON ANGELA CYNTHIA GERALDINE HARRIET LOUISE MADELEINE MELISSA MATILDA MILLICENT NATALIE OLIVIA TABITHA
+    VALERIE VANESSA WINIFRED ROSEMARY ROSE ANTONIA ANDREA NICOLA
+    """.split()
+)
+"""Formal names that are common in England, in the order in which they take a nickname that several of them share (BILL: WILLIAM, not ROBERT)."""
+
+_BRITISH = r"^[A-Z]{1,2}[0-9][A-Z0-9]?[0-9][A-Z]{2}$"
+_BRITISH_PART = r"^[A-Z]{1,2}[0-9][A-Z0-9]?[0-9]?$"
+
+_SOUNDEX = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "01230120022455012623010202", strict=True)) | {"H": "", "W": ""}
+_PAD = 0xFF
+
+
+@cache
+def canonical_forenames() -> Mapping[str, str]:
+    """Standard form of each forename of `nicknames.csv` whose standard form is another name; upper case.
+
+    A nickname means several names (ALEX) and names are nicknames of each other, so that following the table to its end would make one name
+    of 1,067. Instead one step at most, to one name: a `FORMAL` name stays; a nickname of formal names becomes the first of them in that
+    order; any other name that is a nickname of one name only, and that one nobody's nickname, becomes it; the rest stay. So a standard
+    form is its own standard form. The price is known: CHRIS is CHRISTOPHER, and no CHRISTINE is found by it.
+    """
+    formal_of: dict[str, set[str]] = {}
+    with NICKNAMES.open(encoding="utf-8", newline="") as rows:
+        for row in csv.DictReader(rows):
+            name, nickname = (_letters(row[column]) for column in ("name1", "name2"))
+            if name != nickname and len(nickname) > 1:
+                formal_of.setdefault(nickname, set()).add(name)
+    rank = {name: i for i, name in enumerate(FORMAL)}
+    standard = {}
+    for nickname, names in formal_of.items():
+        known = names & rank.keys()
+        if nickname in rank:
+            continue
+        if known:
+            standard[nickname] = min(known, key=rank.__getitem__)
+        elif len(names) == 1 and not names & formal_of.keys():
+            standard[nickname] = next(iter(names))
+    return MappingProxyType(dict(sorted(standard.items())))
+
+
+def soundex(name: pl.Expr) -> pl.Expr:
+    """Soundex (letter and three digits) of names of A to Z; null for null, empty for empty. Equal to `jellyfish.soundex` on such names.
+
+    Letters of one code are written once, also across H and W; a vowel between them separates. The first letter stays itself.
+    """
+    codes = name.str.replace_many(list(_SOUNDEX), list(_SOUNDEX.values()))
+    for digit in "123456":
+        codes = codes.str.replace_all(f"{digit}{{2,}}", digit)
+    # H and W have no code, so nothing stands for them in front.
+    after_first = pl.when(name.str.contains("^[HW]")).then(codes).otherwise(codes.str.slice(1))
+    digits = after_first.str.replace_all("0", "", literal=True).str.slice(0, 3).str.pad_end(3, "0")
+    return pl.when(name == "").then(name).otherwise(pl.concat_str(name.str.slice(0, 1), digits))
+
+
+def sorted_letters(text: pl.Expr) -> pl.Expr:
+    """The letters of ASCII text in alphabetical order; null for null."""
+    return text.map_batches(_sort_letters, return_dtype=pl.String, is_elementwise=True)
+
+
+def _sort_letters(text: pl.Series) -> pl.Series:
+    """Sort the bytes of each value by one numpy sort over a padded matrix."""
+    known = text.drop_nulls()
+    if not len(known):
+        return pl.Series(text.name, [None] * len(text), dtype=pl.String)
+    lengths = known.str.len_bytes().to_numpy().astype(np.int64)
+    width = int(lengths.max())
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    column = known.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
+    held = column.buffers()[2]
+    first = int(np.frombuffer(column.buffers()[1], np.int64)[column.offset])
+    data = np.frombuffer(held, np.uint8)[first : first + int(offsets[-1])] if held is not None else np.empty(0, np.uint8)
+    inside = np.arange(width) < lengths[:, None]
+    matrix = np.full((len(known), width), _PAD, np.uint8)
+    matrix[inside] = data
+    matrix.sort(axis=1)
+    ordered = pa.LargeStringArray.from_buffers(
+        len(known), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(matrix[inside]))
+    )
+    values = pl.Series(text.name, pl.from_arrow(ordered))
+    if len(known) == len(text):
+        return values
+    present = text.is_not_null()
+    return values.gather(pl.select(pl.when(present).then(present.cum_sum().cast(pl.Int64) - 1)).to_series()).alias(text.name)
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name.upper() if "A" <= c <= "Z")
+
+
+def _solid(column: str) -> pl.Expr:
+    """A clean name without its spaces."""
+    return pl.col(column).str.replace_all(" ", "", literal=True)
+
+
+def _forename() -> pl.Expr:
+    name = _solid("clean_forename")
+    return pl.when(name.str.len_bytes() > 1).then(name)
+
+
+def _surname() -> pl.Expr:
+    return _solid("clean_surname")
+
+
+def _prefix(name: pl.Expr) -> pl.Expr:
+    return pl.when(name.str.len_bytes() > 1).then(name.str.slice(0, 2))
+
+
+def _std_forename() -> pl.Expr:
+    table = canonical_forenames()
+    return _forename().replace(list(table), list(table.values()))
+
+
+def _full_name() -> pl.Expr:
+    middle = _solid("clean_middle_names").fill_null("")
+    return pl.concat_str(_forename(), middle, _surname())
+
+
+def _alpha_full_name() -> pl.Expr:
+    return sorted_letters(pl.when(pl.col("clean_middle_names").is_not_null()).then(_full_name()))
+
+
+def _second_forename() -> pl.Expr:
+    first = pl.col("clean_middle_names").str.extract("^([A-Z]+)")
+    return pl.when(first.str.len_bytes() > 1).then(first)
+
+
+def _dob() -> pl.Expr:
+    return pl.col("clean_dob").dt.to_string("iso")
+
+
+def _dob_swapped() -> pl.Expr:
+    born = pl.col("clean_dob")
+    day, month = born.dt.day().cast(pl.Int32), born.dt.month().cast(pl.Int32)
+    two = [part.cast(pl.String).str.zfill(2) for part in (day, month)]
+    year = pl.col("clean_dob").dt.to_string("iso").str.replace("-[0-9]{2}-[0-9]{2}$", "")
+    return pl.when(day <= 12).then(pl.concat_str(year, *two, separator="-"))
+
+
+def _whole_code() -> pl.Expr:
+    """Postcode that is not just a part of a British one (SE13, or SE13 7): thousands of people share a part."""
+    code = pl.col("clean_postcode")
+    return pl.when(~code.str.contains(_BRITISH_PART)).then(code)
+
+
+def _without_end(british: int, other: int) -> pl.Expr:
+    """Postcode less so many last characters, if at least two characters are left."""
+    code = _whole_code()
+    area = pl.when(code.str.contains(_BRITISH)).then(code.str.head(-british)).otherwise(code.str.head(-other))
+    return pl.when(area.str.len_bytes() > 1).then(area)
+
+
+def _area() -> pl.Expr:
+    return pl.col("clean_postcode").str.extract("^([A-Z]+|[0-9])")
+
+
+COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
+    {
+        "forename": _forename,
+        "surname": _surname,
+        "std_forename": _std_forename,
+        "full_name": _full_name,
+        "alphaname": lambda: sorted_letters(pl.concat_str(_forename(), _surname())),
+        "alpha_full_name": _alpha_full_name,
+        "soundex_forename": lambda: soundex(_forename()),
+        "soundex_surname": lambda: soundex(_surname()),
+        "initial": lambda: pl.col("clean_forename").str.slice(0, 1),
+        "forename2": lambda: _prefix(_forename()),
+        "surname2": lambda: _prefix(_surname()),
+        "second_forename": _second_forename,
+        "dob": _dob,
+        "dob_swapped": _dob_swapped,
+        "birth_year": lambda: pl.col("clean_dob").dt.year().cast(pl.String),
+        "sex": lambda: pl.col("clean_sex"),
+        "postcode": _whole_code,
+        "sector": lambda: _without_end(british=2, other=1),
+        "district": lambda: _without_end(british=3, other=2),
+        "area": _area,
+    }
+)
+"""Every component by name, as a maker of an expression (String) over the columns that `normalise` adds.
+
+| component | what it is | null also when |
+|---|---|---|
+| forename, surname | the clean name without spaces | the forename is an initial |
+| std_forename | the forename's standard form (`canonical_forenames`), or the forename | |
+| full_name | forename, middle names if any, surname, as one word: the words may be divided otherwise between the fields | |
+| alphaname | letters of forename and surname, sorted: catches exchanged names and exchanged letters | |
+| alpha_full_name | letters of all names, sorted: catches a middle name used as the first | there is no middle name |
+| soundex_forename, soundex_surname | Soundex | |
+| initial | first letter of the forename; an initial will do | |
+| forename2, surname2 | first two letters | the name has but one |
+| second_forename | first of the middle names | it is an initial |
+| dob, birth_year | date of birth as 2001-02-03; its year | |
+| dob_swapped | the same with day and month exchanged | the day is over 12 |
+| sex | F or M | |
+| postcode | postcode | it is only part of a British one |
+| sector | SE13 7 of SE13 7AB; a code that is not British less its last character (422 of 4223) | so is the postcode |
+| district | SE13 of SE13 7AB; a code that is not British less its last two (42 of 4223) | so is the postcode |
+| area | SE of SE13 7AB; leading letters or the first digit of any other (4 of 4223) | |
+"""
+
+
+def components(normalised: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
+    """The named components (String columns, in the given order) of rows of `normalise`; same rows, same order.
+
+    Raises `KeyError` for a component that does not exist.
+    """
+    made = [COMPONENTS[name]().alias(name) for name in names]
+    return normalised.lazy().select(made).collect()
