@@ -209,3 +209,17 @@ def identified_topic(supplier: str, dataset: str) -> str:
 def quarantine_topic(supplier: str) -> str:
     """Topic of a supplier's records that failed, inside its own identified zone."""
     return f"identified.{supplier}.quarantine"
+
+
+def of_topic(topic: str) -> Contract | None:
+    """The contract of a topic's values, by its name; None for those without one (quarantine, changelogs).
+
+    Raises:
+        UnknownSupplierError: an identified topic of no supplier, or of no dataset of it.
+    """
+    zone, _, rest = topic.partition(".")
+    if zone == "identified":
+        supplier, _, dataset = rest.partition(".")
+        return None if dataset == "quarantine" else identified(supplier, dataset)
+    name = f"{zone}/{rest}"
+    return contract(name) if name in names() else None
