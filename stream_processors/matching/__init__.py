@@ -1,0 +1,1 @@
+"""Matching: clean person details, derived components, match keys and their tokens."""

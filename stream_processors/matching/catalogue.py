@@ -102,7 +102,8 @@ class Catalogue(BaseModel):
 def load_catalogue(path: Path | None = None) -> Catalogue:
     """Read and check a catalogue; without a path, the one that comes with Lethe.
 
-    Raises `OSError` if it cannot be read, `yaml.YAMLError` if it is not YAML and `pydantic.ValidationError` (a `ValueError`) if it says
-    something impossible: repeated ids, unknown components, a key without its block, keys of a later pass before those of an earlier.
+    Raises `OSError` if it cannot be read, `yaml.YAMLError` if it is not YAML and `pydantic.ValidationError`
+    (a `ValueError`) if it says something impossible: repeated ids, unknown components, a key without its
+    block, keys of a later pass before those of an earlier.
     """
     return Catalogue.model_validate(yaml.safe_load((path or CATALOGUE).read_text(encoding="utf-8")))

@@ -1,10 +1,10 @@
 """Derived components: what match keys are made of, each a polars expression over the columns of `normalise`.
 
-A component is null if anything that it is made of is missing; a null never takes part in a match. Components have no spaces: DE SOUZA and
-DESOUZA, ANNE-MARIE and ANNEMARIE are equal.
+A component is null if anything that it is made of is missing; a null never takes part in a match. Components
+have no spaces: DE SOUZA and DESOUZA, ANNE-MARIE and ANNEMARIE are equal.
 
-Sources: ONS Census coverage matching (Data-Linkage/ccslink) for alphaname, nickname standardisation and prefixes; Soundex as in the US
-National Archives' description and as `jellyfish.soundex` computes it.
+Sources: ONS Census coverage matching (Data-Linkage/ccslink) for alphaname, nickname standardisation and
+prefixes; Soundex as in the US National Archives' description and as `jellyfish.soundex` computes it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,37 @@ from types import MappingProxyType
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
+
+from stream_processors.matching.normalise import on_distinct
 
 NICKNAMES = Path(__file__).parent / "nicknames.csv"
 
 FORMAL = tuple(
     """
-    WILLIAM ELIZABETH JOHN MARGARET THOMAS CATHERINE KATHERINE JAMES ROBERT RICHARD EDWARD CHARLES HENRY GEORGE JOSEPH DAVID MICHAEL
-    CHRISTOPHER ANTHONY STEPHEN ANDREW PETER PAUL DANIEL MATTHEW NICHOLAS SAMUEL BENJAMIN ALEXANDER JONATHAN TIMOTHY PATRICK FREDERICK
-    ALBERT ALFRED ARTHUR EDMUND FRANCIS LAWRENCE LEONARD PHILIP RONALD RAYMOND DONALD KENNETH GERALD DOUGLAS STANLEY THEODORE ZACHARY
-    JOSHUA JACOB NATHANIEL GREGORY GABRIEL DOMINIC VINCENT WALTER HAROLD GILBERT MARY SARAH ANN JANE SUSAN JENNIFER PATRICIA
-    VICTORIA REBECCA JESSICA DEBORAH BARBARA PAMELA CHRISTINE ALEXANDRA SAMANTHA STEPHANIE JACQUELINE JOSEPHINE JOANNA AMANDA
-    PENELOPE PHILIPPA GEORGINA CHARLOTTE CAROLINE ISABELLA ISABEL ELEANOR HELEN EMILY AMELIA ABIGAIL DOROTHY FRANCES THERESA VERONICA
-    VIRGINIA JUDITH KATHLEEN ALISON ANGELA CYNTHIA GERALDINE HARRIET LOUISE MADELEINE MELISSA MATILDA MILLICENT NATALIE OLIVIA TABITHA
-    VALERIE VANESSA WINIFRED ROSEMARY ROSE ANTONIA ANDREA NICOLA
-    """.split()
+    WILLIAM ELIZABETH JOHN MARGARET THOMAS CATHERINE KATHERINE JAMES ROBERT RICHARD EDWARD CHARLES HENRY
+    GEORGE JOSEPH DAVID MICHAEL CHRISTOPHER ANTHONY STEPHEN ANDREW PETER PAUL DANIEL MATTHEW NICHOLAS
+    SAMUEL BENJAMIN ALEXANDER JONATHAN TIMOTHY PATRICK FREDERICK ALBERT ALFRED ARTHUR EDMUND FRANCIS
+    LAWRENCE LEONARD PHILIP RONALD RAYMOND DONALD KENNETH GERALD DOUGLAS STANLEY THEODORE ZACHARY JOSHUA
+    JACOB NATHANIEL GREGORY GABRIEL DOMINIC VINCENT WALTER HAROLD GILBERT MARY SARAH ANN JANE SUSAN
+    JENNIFER PATRICIA VICTORIA REBECCA JESSICA DEBORAH BARBARA PAMELA CHRISTINE ALEXANDRA SAMANTHA
+    STEPHANIE JACQUELINE JOSEPHINE JOANNA AMANDA PENELOPE PHILIPPA GEORGINA CHARLOTTE CAROLINE ISABELLA
+    ISABEL ELEANOR HELEN EMILY AMELIA ABIGAIL DOROTHY FRANCES THERESA VERONICA VIRGINIA JUDITH KATHLEEN
+    ALISON ANGELA CYNTHIA GERALDINE HARRIET LOUISE MADELEINE MELISSA MATILDA MILLICENT NATALIE OLIVIA
+    TABITHA VALERIE VANESSA WINIFRED KATHRYN ROSEMARY ROSE ANTONIA ANDREA NICOLA
+    """.split()  # noqa: SIM905
 )
-"""Formal names that are common in England, in the order in which they take a nickname that several of them share (BILL: WILLIAM, not ROBERT)."""
+"""Formal names that are common in England; a nickname of several of them goes to the first.
+
+BILL is WILLIAM, not ROBERT.
+"""
 
 _BRITISH = r"^[A-Z]{1,2}[0-9][A-Z0-9]?[0-9][A-Z]{2}$"
 _BRITISH_PART = r"^[A-Z]{1,2}[0-9][A-Z0-9]?[0-9]?$"
 
-_SOUNDEX = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "01230120022455012623010202", strict=True)) | {"H": "", "W": ""}
+_SOUNDEX = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "01230120022455012623010202", strict=True)) | {
+    "H": "",
+    "W": "",
+}
 _PAD = 0xFF
 
 
@@ -46,10 +55,11 @@ _PAD = 0xFF
 def canonical_forenames() -> Mapping[str, str]:
     """Standard form of each forename of `nicknames.csv` whose standard form is another name; upper case.
 
-    A nickname means several names (ALEX) and names are nicknames of each other, so that following the table to its end would make one name
-    of 1,067. Instead one step at most, to one name: a `FORMAL` name stays; a nickname of formal names becomes the first of them in that
-    order; any other name that is a nickname of one name only, and that one nobody's nickname, becomes it; the rest stay. So a standard
-    form is its own standard form. The price is known: CHRIS is CHRISTOPHER, and no CHRISTINE is found by it.
+    A nickname means several names (ALEX) and names are nicknames of each other, so that following the table
+    to its end would make one name of 1,067. Instead one step at most, to one name: a `FORMAL` name stays; a
+    nickname of formal names becomes the first of them in that order; any other name that is a nickname of one
+    name only, and that one nobody's nickname, becomes it; the rest stay. So a standard form is its own
+    standard form. The price is known: CHRIS is CHRISTOPHER, and no CHRISTINE is found by it.
     """
     formal_of: dict[str, set[str]] = {}
     with NICKNAMES.open(encoding="utf-8", newline="") as rows:
@@ -71,9 +81,12 @@ def canonical_forenames() -> Mapping[str, str]:
 
 
 def soundex(name: pl.Expr) -> pl.Expr:
-    """Soundex (letter and three digits) of names of A to Z; null for null, empty for empty. Equal to `jellyfish.soundex` on such names.
+    """Soundex (letter and three digits) of names of A to Z; null for null, empty for empty.
 
-    Letters of one code are written once, also across H and W; a vowel between them separates. The first letter stays itself.
+    Equal to `jellyfish.soundex` on such names.
+
+    Letters of one code are written once, also across H and W; a vowel between them separates. The first
+    letter stays itself.
     """
     codes = name.str.replace_many(list(_SOUNDEX), list(_SOUNDEX.values()))
     for digit in "123456":
@@ -90,29 +103,18 @@ def sorted_letters(text: pl.Expr) -> pl.Expr:
 
 
 def _sort_letters(text: pl.Series) -> pl.Series:
-    """Sort the bytes of each value by one numpy sort over a padded matrix."""
-    known = text.drop_nulls()
-    if not len(known):
-        return pl.Series(text.name, [None] * len(text), dtype=pl.String)
-    lengths = known.str.len_bytes().to_numpy().astype(np.int64)
-    width = int(lengths.max())
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    column = known.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
-    held = column.buffers()[2]
-    first = int(np.frombuffer(column.buffers()[1], np.int64)[column.offset])
-    data = np.frombuffer(held, np.uint8)[first : first + int(offsets[-1])] if held is not None else np.empty(0, np.uint8)
-    inside = np.arange(width) < lengths[:, None]
-    matrix = np.full((len(known), width), _PAD, np.uint8)
-    matrix[inside] = data
+    """Sort the bytes of each value by one numpy sort over a padded matrix; out and in as one joined text."""
+    if text.null_count() == len(text):
+        return text
+    filled = text.fill_null("")
+    lengths = filled.str.len_bytes().to_numpy().astype(np.int64)
+    place = np.arange(lengths.max() + 1)
+    matrix = np.full((len(text), len(place)), _PAD, np.uint8)
+    matrix[place < lengths[:, None]] = np.frombuffer(filled.str.join("").item().encode(), np.uint8)
     matrix.sort(axis=1)
-    ordered = pa.LargeStringArray.from_buffers(
-        len(known), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(matrix[inside]))
-    )
-    values = pl.Series(text.name, pl.from_arrow(ordered))
-    if len(known) == len(text):
-        return values
-    present = text.is_not_null()
-    return values.gather(pl.select(pl.when(present).then(present.cum_sum().cast(pl.Int64) - 1)).to_series()).alias(text.name)
+    matrix[np.arange(len(text)), lengths] = ord("\n")
+    joined = matrix[place <= lengths[:, None]].tobytes().decode("ascii")
+    return pl.Series(text.name, [joined[:-1]]).str.split("\n").explode().zip_with(text.is_not_null(), text)
 
 
 def _letters(name: str) -> str:
@@ -133,8 +135,8 @@ def _surname() -> pl.Expr:
     return _solid("clean_surname")
 
 
-def _prefix(name: pl.Expr) -> pl.Expr:
-    return pl.when(name.str.len_bytes() > 1).then(name.str.slice(0, 2))
+def _prefix(name: pl.Expr, length: int) -> pl.Expr:
+    return pl.when(name.str.len_bytes() >= length).then(name.str.slice(0, length))
 
 
 def _std_forename() -> pl.Expr:
@@ -193,11 +195,12 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
         "full_name": _full_name,
         "alphaname": lambda: sorted_letters(pl.concat_str(_forename(), _surname())),
         "alpha_full_name": _alpha_full_name,
-        "soundex_forename": lambda: soundex(_forename()),
-        "soundex_surname": lambda: soundex(_surname()),
+        "soundex_forename": lambda: on_distinct(_forename(), soundex),
+        "soundex_surname": lambda: on_distinct(_surname(), soundex),
         "initial": lambda: pl.col("clean_forename").str.slice(0, 1),
-        "forename2": lambda: _prefix(_forename()),
-        "surname2": lambda: _prefix(_surname()),
+        "forename2": lambda: _prefix(_forename(), 2),
+        "forename3": lambda: _prefix(_forename(), 3),
+        "surname2": lambda: _prefix(_surname(), 2),
         "second_forename": _second_forename,
         "dob": _dob,
         "dob_swapped": _dob_swapped,
@@ -209,25 +212,25 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
         "area": _area,
     }
 )
-"""Every component by name, as a maker of an expression (String) over the columns that `normalise` adds.
+"""Every component by name, as a maker of an expression (String) over the columns of `normalise`.
 
 | component | what it is | null also when |
 |---|---|---|
 | forename, surname | the clean name without spaces | the forename is an initial |
 | std_forename | the forename's standard form (`canonical_forenames`), or the forename | |
-| full_name | forename, middle names if any, surname, as one word: the words may be divided otherwise between the fields | |
-| alphaname | letters of forename and surname, sorted: catches exchanged names and exchanged letters | |
-| alpha_full_name | letters of all names, sorted: catches a middle name used as the first | there is no middle name |
+| full_name | forename, middle names if any, surname, as one word, however divided | |
+| alphaname | letters of forename and surname, sorted: catches names or letters exchanged | |
+| alpha_full_name | letters of all names, sorted: catches a middle name used | there is no middle name |
 | soundex_forename, soundex_surname | Soundex | |
 | initial | first letter of the forename; an initial will do | |
-| forename2, surname2 | first two letters | the name has but one |
+| forename2, forename3, surname2 | first two or three letters | the name has fewer |
 | second_forename | first of the middle names | it is an initial |
 | dob, birth_year | date of birth as 2001-02-03; its year | |
 | dob_swapped | the same with day and month exchanged | the day is over 12 |
 | sex | F or M | |
 | postcode | postcode | it is only part of a British one |
-| sector | SE13 7 of SE13 7AB; a code that is not British less its last character (422 of 4223) | so is the postcode |
-| district | SE13 of SE13 7AB; a code that is not British less its last two (42 of 4223) | so is the postcode |
+| sector | SE137 of SE13 7AB; any other code less its last character (422 of 4223) | so is the postcode |
+| district | SE13 of SE13 7AB; any other code less its last two (42 of 4223) | so is the postcode |
 | area | SE of SE13 7AB; leading letters or the first digit of any other (4 of 4223) | |
 """
 

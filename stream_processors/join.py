@@ -1,0 +1,134 @@
+"""join: attach each activity to the person that its subject belongs to, and move it when the link changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from schemas import contracts, wire
+from schemas.codec import decode
+from schemas.registry import SchemaIds
+from stream_processors.refs import REF_WIDTH
+from stream_processors.runtime.partition import partitions_of
+from stream_processors.runtime.processor import Declaration
+from stream_processors.runtime.records import Inputs, Outputs
+from stream_processors.runtime.state import Table, View
+
+JOIN = Declaration(
+    name="join",
+    by="subject",
+    reads=("linkage.activity", "linkage.link"),
+    writes=("linkage.contribution",),
+    keeps=(
+        Table("activities", "true"),
+        Table("links", "true"),
+        Table("person_of", "true"),
+        Table("attached", "said"),
+    ),
+)
+_LINK = contracts.contract("linkage/link")
+_SUBJECT = slice(0, REF_WIDTH)
+_RECORD = slice(REF_WIDTH + 1, None)
+
+
+@cache
+def _check_same_body() -> None:
+    """An activity's body is a contribution's: the join changes the key and the schema id, and decodes nothing."""
+    activity, contribution = (contracts.contract(f"linkage/{n}").json["fields"] for n in ("activity", "contribution"))
+    if activity != contribution:
+        raise ValueError("linkage/activity and linkage/contribution must have the same fields")
+
+
+class Join:
+    """Holds after: each live activity of a linked subject is a contribution of that subject's person, and of no other.
+
+    State: `activities` and `links` as they came, `person_of` (subject to its person by the best link), `attached`
+    (activity to the person that it was sent to).
+    """
+
+    declaration = JOIN
+
+    def __init__(self, schema_ids: SchemaIds, partitions: int) -> None:
+        _check_same_body()
+        self._head = wire.header(schema_ids.schema_id("linkage.contribution"))
+        self._partitions = partitions
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        """Touched are the activities that differ, and all those of a subject whose person differs."""
+        touched: set[bytes] = set()
+        for batch in inputs:
+            latest = batch.latest()
+            keys = list(latest)
+            if batch.topic == "linkage.activity":
+                for key, old in zip(keys, view.get_many("activities", keys), strict=True):
+                    value = latest[key]
+                    if value != old:
+                        view.put("activities", key, value)
+                    if value != old or value is None:
+                        touched.add(key)
+            else:
+                for key in keys:
+                    view.put("links", key, latest[key])
+                touched |= self._relinked(view, sorted({k[_SUBJECT] for k in keys}))
+        return touched
+
+    def everything(self, view: View) -> set[bytes]:
+        """Activities that live, and activities that were attached."""
+        return {k for table in ("activities", "attached") for k, _ in view.scan(table, b"")}
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
+        """Contributions to the persons that activities belong to now; tombstones where they were before."""
+        out = Outputs()
+        keys = sorted(touched)
+        subjects = sorted({k[_SUBJECT] for k in keys})
+        person_of = dict(zip(subjects, view.get_many("person_of", subjects), strict=True))
+        says: list[tuple[bytes, bytes, bytes]] = []
+        takes_back: list[tuple[bytes, bytes]] = []
+        for key, value, said in zip(
+            keys, view.get_many("activities", keys), view.get_many("attached", keys), strict=True
+        ):
+            person = person_of[key[_SUBJECT]] if value is not None else None
+            if said is not None and said != person:
+                takes_back.append((said, key[_RECORD]))
+            if person is not None and value is not None:
+                says.append((person, key[_RECORD], self._head + value[wire.HEADER_BYTES :]))
+            if said != person:
+                view.put("attached", key, person)
+        self._emit(out, [p for p, _, _ in says], [r for _, r, _ in says], [v for _, _, v in says])
+        self._emit(out, [p for p, _ in takes_back], [r for _, r in takes_back], [None] * len(takes_back))
+        out.count("attached", len(says))
+        out.count("detached", len(takes_back))
+        return out
+
+    def _emit(
+        self, out: Outputs, persons: list[bytes], records: list[bytes], values: Sequence[bytes | None]
+    ) -> None:
+        partitions = partitions_of([p.decode() for p in persons], self._partitions).tolist()
+        keys = [p + b"|" + r for p, r in zip(persons, records, strict=True)]
+        out.emit("linkage.contribution", partitions, keys, values)
+
+    def _relinked(self, view: View, subjects: list[bytes]) -> set[bytes]:
+        groups = view.scan_many("links", [s + b"|" for s in subjects], REF_WIDTH + 1)
+        flat = [(s, k, v) for s, rows in zip(subjects, groups, strict=True) for k, v in rows]
+        best: dict[bytes, tuple[tuple[str, str], bytes]] = {}
+        if flat:
+            links = decode([v[wire.HEADER_BYTES :] for _, _, v in flat], _LINK)
+            persons, match_keys = links.column("person_ref").to_pylist(), links.column("match_key").to_pylist()
+            for (subject, key, _), person, match_key in zip(flat, persons, match_keys, strict=True):
+                if person is None:
+                    continue
+                # The pass comes first in the block's name; then the rank of the match key, which its id sorts by.
+                order = (key[REF_WIDTH + 1 :].decode().partition(":")[0], match_key)
+                if subject not in best or order < best[subject][0]:
+                    best[subject] = (order, person.encode())
+        moved = []
+        for subject, old in zip(subjects, view.get_many("person_of", subjects), strict=True):
+            new = best[subject][1] if subject in best else None
+            if new != old:
+                view.put("person_of", subject, new)
+                moved.append(subject + b"|")
+        touched: set[bytes] = set()
+        for table in ("activities", "attached"):
+            for rows in view.scan_many(table, moved, REF_WIDTH + 1):
+                touched.update(k for k, _ in rows)
+        return touched

@@ -1,0 +1,329 @@
+"""pseudonymise: the only reader of the identified zone. Splits each record into tokens and generalised attributes.
+
+A person record becomes one `linkage.identity` (tokens, no attribute) and one `linkage.activity` (attributes, no token);
+an event record becomes one `linkage.activity`. Both stay in the partition that they came from, which is the subject's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from schemas import contracts, wire
+from schemas.codec import Decoded, arrow_schema, decode_each, decode_older, encode
+from schemas.contracts import Contract
+from schemas.registry import SchemaIds, UnknownSchemaError
+from stream_processors import generalise
+from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.normalise import normalise
+from stream_processors.matching.tokens import TokenKeys, tokenise
+from stream_processors.refs import Refs
+from stream_processors.retention_policy import RetentionPolicy, expires_on
+from stream_processors.runtime.partition import partitions_of
+from stream_processors.runtime.processor import Declaration
+from stream_processors.runtime.records import Inputs, Outputs
+from stream_processors.runtime.state import View
+
+PSEUDONYMISE = Declaration(
+    name="pseudonymise",
+    by="subject id",
+    reads=("identified.*",),
+    writes=("linkage.identity", "linkage.activity", "identified.*.quarantine", "governance.quarantine"),
+)
+
+LARGEST_VALUE_BYTES = 1_000_000
+_IDENTITY = contracts.contract("linkage/identity")
+_ACTIVITY = contracts.contract("linkage/activity")
+_QUARANTINED = contracts.contract("governance/quarantine")
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """A record that failed: where in the batch, the class of the error, the field at fault."""
+
+    row: int
+    error: str
+    field: str | None = None
+
+
+class Pseudonymise:
+    """Stateless: what goes out is a function of each record and the keys. A failed record takes back its key's output."""
+
+    declaration = PSEUDONYMISE
+
+    def __init__(
+        self,
+        token_keys: TokenKeys,
+        refs: Refs,
+        catalogue: Catalogue,
+        policy: RetentionPolicy,
+        schema_ids: SchemaIds,
+        partitions: int,
+        epoch: int = 1,
+    ) -> None:
+        generalise.check()
+        self._tokens, self._refs, self._catalogue = token_keys, refs, catalogue
+        self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002
+        """Nothing is kept."""
+        return set()
+
+    def everything(self, view: View) -> set[bytes]:  # noqa: ARG002
+        """Nothing is kept."""
+        return set()
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
+        """Records of `identified.<supplier>.<dataset>` to identities, activities and quarantine."""
+        out = Outputs()
+        for batch in inputs:
+            _, supplier, dataset = batch.topic.split(".")
+            self._take(supplier, dataset, batch, out)
+        return out
+
+    def _take(self, supplier: str, dataset: str, batch: Inputs, out: Outputs) -> None:
+        contract = contracts.identified(supplier, dataset)
+        bad: list[_Bad] = []
+        gone: list[int] = []
+        framed: dict[int, list[int]] = {}
+        for row, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+            if key is None:
+                bad.append(_Bad(row, "NullKey"))
+            elif value is None:
+                gone.append(row)
+            elif len(value) > LARGEST_VALUE_BYTES:
+                bad.append(_Bad(row, "RecordTooLarge"))
+            else:
+                try:
+                    framed.setdefault(wire.schema_id(value), []).append(row)
+                except wire.WireError:
+                    bad.append(_Bad(row, "BadMagicByte"))
+        taken: list[tuple[list[int], pl.DataFrame]] = []
+        for id_, rows in framed.items():
+            try:
+                found = self._decode(id_, [batch.values[r][wire.HEADER_BYTES :] for r in rows], contract, batch.topic)  # type: ignore[index]
+            except UnknownSchemaError:
+                bad += [_Bad(r, "UnknownSchemaId") for r in rows]
+                continue
+            bad += [_Bad(rows[i], "Undecodable") for i in found.bad]
+            frame = pl.DataFrame(pa.Table.from_batches([found.batch]))
+            good_rows = [rows[i] for i in found.good]
+            frame, good_rows, failed = self._check(contract, frame, good_rows, batch)
+            bad += failed
+            if good_rows:
+                taken.append((good_rows, frame))
+        # In log order, so that the last record of a key has the last word.
+        live = [r for rows, _ in taken for r in rows]
+        retract = self._readable(gone + [b.row for b in bad], batch)
+        last = {k: r for r, k in enumerate(batch.keys) if k is not None}
+        retract = [r for r in retract if last[batch.keys[r]] == r]  # type: ignore[index]
+        for rows, frame in taken:
+            keep = [i for i, r in enumerate(rows) if last[batch.keys[r]] == r]  # type: ignore[index]
+            part = frame if len(keep) == len(rows) else frame[keep]
+            self._say(supplier, dataset, contract, part, [rows[i] for i in keep], batch, out)
+        self._retract(supplier, dataset, contract, retract, gone, batch, out)
+        self._quarantine(supplier, dataset, bad, batch, out)
+        out.count("accepted", len(live) + len(gone))
+        out.count("quarantined", len(bad))
+
+    def _decode(self, id_: int, bodies: list[bytes], contract: Contract, topic: str) -> Decoded:
+        if id_ == self._ids.schema_id(topic):
+            return decode_each(bodies, contract)
+        return decode_older(bodies, self._ids.writer(id_), contract)
+
+    def _check(
+        self, contract: Contract, frame: pl.DataFrame, rows: list[int], batch: Inputs
+    ) -> tuple[pl.DataFrame, list[int], list[_Bad]]:
+        """Key, partition and domains of decoded rows."""
+        subject, record = contract.subject_field, contract.record_field
+        said = pl.Series([batch.keys[r] for r in rows], dtype=pl.Binary).cast(pl.String, strict=False)
+        key = pl.concat_str([pl.col(subject), pl.col(record)], separator="|") if record else pl.col(subject)
+        sid = pl.col(subject)
+        verdict = pl.when(key.ne_missing(pl.lit(said))).then(pl.lit("KeyMismatch:"))
+        verdict = verdict.when((sid == "") | sid.str.contains("|", literal=True)).then(pl.lit(f"BadId:{subject}"))
+        home = pl.Series(partitions_of(frame[subject], self._partitions)) if len(frame) else pl.Series([], dtype=pl.Int32)
+        verdict = verdict.when(pl.lit(home) != batch.partition).then(pl.lit(f"WrongPartition:{subject}"))
+        if record:
+            rid = pl.col(record)
+            verdict = verdict.when((rid == "") | rid.str.contains("|", literal=True)).then(pl.lit(f"BadId:{record}"))
+        for field in contract.fields:
+            if isinstance(field.domain, tuple):
+                low, high = field.domain
+                outside = ~pl.col(field.name).is_between(low, high)
+                verdict = verdict.when(outside).then(pl.lit(f"OutOfDomain:{field.name}"))
+        faults = frame.select(verdict.otherwise(None).alias("fault"))["fault"]
+        if faults.null_count() == len(frame):
+            return frame, rows, []
+        bad = []
+        for row, fault in zip(rows, faults, strict=True):
+            if fault is not None:
+                error, _, field_name = fault.partition(":")
+                bad.append(_Bad(row, error, field_name or None))
+        good = faults.is_null()
+        return frame.filter(good), [r for r, ok in zip(rows, good, strict=True) if ok], bad
+
+    def _refs_of(self, supplier: str, dataset: str, contract: Contract) -> list[pl.Expr]:
+        sid = pl.col(contract.subject_field)
+        rid = pl.col(contract.record_field) if contract.record_field else pl.lit("")
+        return [
+            self._refs.subject(supplier, sid).alias("subject_ref"),
+            self._refs.record(supplier, dataset, sid, rid).alias("record_ref"),
+        ]
+
+    def _say(
+        self,
+        supplier: str,
+        dataset: str,
+        contract: Contract,
+        frame: pl.DataFrame,
+        rows: list[int],
+        batch: Inputs,
+        out: Outputs,
+    ) -> None:
+        if not rows:
+            return
+        received = pl.Series([batch.times[r] for r in rows], dtype=pl.Int64).cast(pl.Datetime("ms")).dt.date()
+        named = frame.with_columns(self._refs_of(supplier, dataset, contract)).with_columns(
+            expires_on(self._policy, contract, received).alias("expires_on")
+        )
+        item = generalise.generalise(contract, named)
+        if dataset == "person" and contract.name == "identified/council.person":
+            item = item.with_columns(
+                named.select(self._refs.family(supplier, pl.col("family_id")).alias("family_ref"))["family_ref"],
+                pl.lit(supplier.removeprefix("council-")).alias("area"),
+            )
+        wanted = arrow_schema(_ACTIVITY).field(dataset).type
+        item = item.with_columns(pl.lit(None).alias(f.name) for f in wanted if f.name not in item.columns)
+        envelope = named.select(
+            pl.lit(dataset).alias("dataset"), pl.lit(supplier).alias("supplier"), pl.col("expires_on")
+        )
+        struct = item.select(pl.struct([f.name for f in wanted]).alias(dataset)).to_arrow()[dataset]
+        columns: list[pa.Array] = []
+        for f in arrow_schema(_ACTIVITY):
+            if f.name == dataset:
+                columns.append(struct.combine_chunks().cast(f.type))
+            elif f.name in envelope.columns:
+                columns.append(envelope[f.name].to_arrow().cast(f.type))
+            else:
+                columns.append(pa.nulls(len(rows), f.type))
+        values = encode(pa.RecordBatch.from_arrays(columns, schema=arrow_schema(_ACTIVITY)), _ACTIVITY)
+        keys = _bytes(named.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series())
+        out.emit("linkage.activity", batch.partition, keys, wire.frame(self._ids.schema_id("linkage.activity"), values))
+        if dataset == "person":
+            self._say_identity(supplier, contract, named, batch, out)
+
+    def _say_identity(
+        self, supplier: str, contract: Contract, named: pl.DataFrame, batch: Inputs, out: Outputs
+    ) -> None:
+        cohort = contract.name == "identified/council.person"
+        identity = tokenise(normalise(named), self._catalogue, self._tokens).select(
+            pl.lit(supplier).alias("supplier"),
+            pl.lit("cohort" if cohort else "department").alias("role"),
+            "expires_on",
+            pl.lit(self._epoch, pl.Int32).alias("epoch"),
+            pl.lit(self._catalogue.version).alias("catalogue"),
+            "blocks",
+            "tokens",
+        )
+        values = encode(_record_batch(identity), _IDENTITY)
+        out.emit(
+            "linkage.identity",
+            batch.partition,
+            _bytes(named["subject_ref"]),
+            wire.frame(self._ids.schema_id("linkage.identity"), values),
+        )
+
+    def _readable(self, rows: list[int], batch: Inputs) -> list[int]:
+        return [r for r in rows if batch.keys[r] is not None]
+
+    def _retract(
+        self,
+        supplier: str,
+        dataset: str,
+        contract: Contract,
+        rows: list[int],
+        gone: list[int],
+        batch: Inputs,
+        out: Outputs,
+    ) -> None:
+        """A tombstone, or a record that nobody can read, leaves nothing of its key downstream."""
+        if not rows:
+            return
+        keys = pl.Series("key", [batch.keys[r] for r in rows], dtype=pl.Binary).cast(pl.String, strict=False)
+        parts = pl.DataFrame({"key": keys}).filter(pl.col("key").is_not_null())
+        if contract.record_field:
+            split = pl.col("key").str.splitn("|", 2).struct
+            parts = parts.select(
+                split.field("field_0").alias(contract.subject_field),
+                split.field("field_1").fill_null("").alias(contract.record_field),
+            )
+        else:
+            parts = parts.rename({"key": contract.subject_field})
+        refs = parts.select(self._refs_of(supplier, dataset, contract))
+        both = _bytes(refs.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series())
+        out.emit("linkage.activity", batch.partition, both, [None] * len(both))
+        if dataset == "person":
+            subjects = _bytes(refs["subject_ref"])
+            out.emit("linkage.identity", batch.partition, subjects, [None] * len(subjects))
+        deleted = [_quarantine_key(dataset, batch, r) for r in gone]
+        out.emit(contracts.quarantine_topic(supplier), batch.partition, deleted, [None] * len(deleted))
+
+    def _quarantine(self, supplier: str, dataset: str, bad: list[_Bad], batch: Inputs, out: Outputs) -> None:
+        if not bad:
+            return
+        # Header names as Kafka Connect's dead letter queue has them (KIP-298), without the message text.
+        out.emit(
+            contracts.quarantine_topic(supplier),
+            batch.partition,
+            [_quarantine_key(dataset, batch, b.row) for b in bad],
+            [batch.values[b.row] if batch.values[b.row] is not None else b"" for b in bad],
+            [
+                [
+                    ("__connect.errors.topic", batch.topic.encode()),
+                    ("__connect.errors.partition", str(batch.partition).encode()),
+                    ("__connect.errors.offset", str(batch.offsets[b.row]).encode()),
+                    ("__connect.errors.exception.class.name", b.error.encode()),
+                    ("lethe.errors.field", (b.field or "").encode()),
+                ]
+                for b in bad
+            ],
+        )
+        rows = pl.DataFrame(
+            {
+                "supplier": [supplier] * len(bad),
+                "topic": [batch.topic] * len(bad),
+                "partition": pl.Series([batch.partition] * len(bad), dtype=pl.Int32),
+                "offset": pl.Series([batch.offsets[b.row] for b in bad], dtype=pl.Int64),
+                "error": [b.error for b in bad],
+                "field": pl.Series([b.field for b in bad], dtype=pl.String),
+            }
+        )
+        out.emit(
+            "governance.quarantine",
+            batch.partition,
+            [f"{batch.topic}|{batch.partition}|{batch.offsets[b.row]}".encode() for b in bad],
+            wire.frame(self._ids.schema_id("governance.quarantine"), encode(_record_batch(rows), _QUARANTINED)),
+        )
+
+
+def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
+    """`<dataset>|<key>`, so that a later tombstone of the key removes it; a place in the log where there is no key."""
+    key = batch.keys[row]
+    if key is None:
+        key = f"@{batch.partition}-{batch.offsets[row]}".encode()
+    return dataset.encode() + b"|" + key
+
+
+def _bytes(column: pl.Series) -> list[bytes]:
+    out: list[bytes] = column.cast(pl.Binary).to_list()
+    return out
+
+
+def _record_batch(frame: pl.DataFrame) -> pa.RecordBatch:
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+    return table.to_batches()[0]
+
+

@@ -1,0 +1,270 @@
+"""publish: one de-identified record per person, behind a guard that refuses what is not allowed by name, type and domain.
+
+A person's contributions are kept as encoded items of the research record. An Avro array is a count, its items and a
+zero (Avro 1.12 specification, "Complex types"), so the record is spliced from bytes: nothing stored is decoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+import msgpack
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas import contracts, wire
+from schemas.codec import arrow_schema, decode, decode_each, encode
+from schemas.contracts import Contract
+from schemas.registry import SchemaIds
+from stream_processors.arrow import one_batch
+from stream_processors.guard import Guard
+from stream_processors.refs import REF_WIDTH, ResearchIds
+from stream_processors.runtime.partition import partitions_of
+from stream_processors.runtime.processor import Declaration
+from stream_processors.runtime.records import Inputs, Outputs
+from stream_processors.runtime.state import Table, View
+
+PUBLISH = Declaration(
+    name="publish",
+    by="person",
+    reads=("linkage.contribution",),
+    writes=("research.person", "governance.quarantine"),
+    keeps=(Table("persons", "true"), Table("published", "said")),
+)
+_CONTRIBUTION = contracts.contract("linkage/contribution")
+_RESEARCH = contracts.contract("research/person")
+_QUARANTINED = contracts.contract("governance/quarantine")
+_PERSON = slice(0, REF_WIDTH)
+_RECORD = slice(REF_WIDTH + 1, None)
+_FACTS = 0
+_HEAD_BYTES = 5  # of a stored item: dataset in one byte, month in four, then the encoded item
+
+
+def _sub_contract(name: str, record: dict[str, object]) -> Contract:
+    return Contract(name, json.dumps({"namespace": _RESEARCH.json["namespace"], **record}))
+
+
+_ARRAYS = [f for f in _RESEARCH.json["fields"] if isinstance(f["type"], dict) and f["type"]["type"] == "array"]
+_DATASETS = [f["name"] for f in _ARRAYS]
+_ITEMS = {f["name"]: _sub_contract("research/person", f["type"]["items"]) for f in _ARRAYS}
+_HEADER = _sub_contract(
+    "research/person",
+    {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in _DATASETS]},
+)
+_STORED_FACTS = _sub_contract(
+    "linkage/contribution", _CONTRIBUTION.json["fields"][3]["type"][1] | {"namespace": "lethe.linkage"}
+)
+
+
+class Publish:
+    """Holds after: a person is in `research.person` exactly if a live cohort record contributes to it, as `compose` has it.
+
+    State: `persons` (person to its contributions, encoded for the research record), `published` (person to a digest of
+    the value that was published).
+    """
+
+    declaration = PUBLISH
+
+    def __init__(self, ids: ResearchIds, schema_ids: SchemaIds, partitions: int) -> None:
+        self._ids, self._schemas, self._partitions = ids, schema_ids, partitions
+        self._guard = Guard(_RESEARCH)
+        if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) :] != _DATASETS:
+            raise ValueError("research/person must end with its arrays: the record is spliced in that order")
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        """Contributions by person; touched are the persons of whom one differs."""
+        touched: set[bytes] = set()
+        for batch in inputs:
+            latest = batch.latest()
+            encoded = self._encoded(latest, view.refused)
+            people: dict[bytes, list[bytes]] = {}
+            for key in latest:
+                people.setdefault(key[_PERSON], []).append(key)
+            held = view.get_many("persons", list(people))
+            for (person, keys), packed in zip(people.items(), held, strict=True):
+                items: dict[bytes, bytes] = msgpack.unpackb(packed) if packed else {}
+                changed = False
+                for key in keys:
+                    item = encoded.get(key)
+                    if item is None:
+                        changed |= items.pop(key[_RECORD], None) is not None
+                        touched.add(person)  # even where only `said` remembers the person
+                    elif items.get(key[_RECORD]) != item:
+                        items[key[_RECORD]] = item
+                        changed = True
+                if changed:
+                    view.put("persons", person, msgpack.packb(items) if items else None)
+                    touched.add(person)
+        return touched
+
+    def everything(self, view: View) -> set[bytes]:
+        """Persons with contributions, and persons that were published."""
+        return {k for table in ("persons", "published") for k, _ in view.scan(table, b"")}
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        """Research records that differ from what was published, and tombstones for persons that are no more."""
+        out = Outputs()
+        people = sorted(touched)
+        if people:
+            packed = view.get_many("persons", people)
+            said = view.get_many("published", people)
+            items = [msgpack.unpackb(p) if p else {} for p in packed]
+            values = self._compose(people, items)
+            ids = pl.Series("person", people).cast(pl.String).to_frame().select(self._ids.person(pl.col("person")))
+            research_ids = ids.to_series()
+            partitions = partitions_of(research_ids, self._partitions).tolist()
+            keys = research_ids.cast(pl.Binary).to_list()
+            emit_at: list[int] = []
+            emit: list[bytes | None] = []
+            for i, (person, value, old) in enumerate(zip(people, values, said, strict=True)):
+                digest = hashlib.blake2b(value, digest_size=16).digest() if value is not None else None
+                if digest == old:
+                    continue
+                view.put("published", person, digest)
+                emit_at.append(i)
+                emit.append(value)
+            out.emit("research.person", [partitions[i] for i in emit_at], [keys[i] for i in emit_at], emit)
+            out.count("published", sum(v is not None for v in emit))
+            out.count("withdrawn", sum(v is None for v in emit))
+        for batch in inputs:
+            self._refuse(batch, view.refused, out)
+        return out
+
+    def _encoded(self, latest: dict[bytes, bytes | None], refused: dict[bytes, str]) -> dict[bytes, bytes]:
+        """Items of the contributions that the guard lets through, by key."""
+        keys = [k for k, v in latest.items() if v is not None]
+        decoded = decode_each([latest[k][wire.HEADER_BYTES :] for k in keys], _CONTRIBUTION)  # type: ignore[index]
+        refused.update({keys[i]: "Undecodable" for i in decoded.bad})
+        keys = [keys[i] for i in decoded.good]
+        out: dict[bytes, bytes] = {}
+        table = decoded.batch
+        allowed = self._guard.allowed(table)
+        refused.update({k: "RefusedByGuard" for k, ok in zip(keys, allowed, strict=True) if not ok})
+        for dataset in ["person", *_DATASETS]:
+            column = table.column(dataset)
+            rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if allowed[i]]
+            if not rows:
+                continue
+            chosen = column.take(pa.array(rows))
+            flat = pa.RecordBatch.from_arrays(chosen.flatten(), names=[f.name for f in chosen.type])
+            contract = _STORED_FACTS if dataset == "person" else _ITEMS[dataset]
+            index = 0 if dataset == "person" else _DATASETS.index(dataset) + 1
+            months = _months(flat)
+            for row, month, body in zip(rows, months, encode(flat, contract), strict=True):
+                out[keys[row]] = bytes([index]) + month.to_bytes(4, "big") + body
+        return out
+
+    def _compose(self, people: Sequence[bytes], items: Sequence[dict[bytes, bytes]]) -> list[bytes | None]:
+        """The framed research record of each person, or None where no live cohort record stands behind it."""
+        facts = [
+            (i, record, item[_HEAD_BYTES:])
+            for i, held in enumerate(items)
+            for record, item in held.items()
+            if item[0] == _FACTS
+        ]
+        if not facts:
+            return [None] * len(people)
+        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], _STORED_FACTS))).with_columns(
+            who=pl.Series([i for i, _, _ in facts], dtype=pl.Int64),
+            record=pl.Series([r for _, r, _ in facts]).cast(pl.String),
+        )
+        headers = merge_facts(rows)
+        names = pl.Series("person", [people[i] for i in headers["who"]]).cast(pl.String)
+        headers = headers.with_columns(names).with_columns(
+            self._ids.person(pl.col("person")).alias("person_id"),
+            self._ids.family(pl.col("family_ref")).alias("family_id"),
+        )
+        head = wire.header(self._schemas.schema_id("research.person"))
+        out: list[bytes | None] = [None] * len(people)
+        bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
+        for i, body in zip(headers["who"].to_list(), bodies, strict=True):
+            out[i] = head + body + splice(items[i].values())
+        return out
+
+    def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
+        """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
+        last = {key: i for i, key in enumerate(batch.keys) if key is not None}
+        bad = [(last[key], error) for key, error in refused.items() if key in last]
+        if not bad:
+            return
+        frame = pl.DataFrame(
+            {
+                "supplier": ["research"] * len(bad),
+                "topic": [batch.topic] * len(bad),
+                "partition": pl.Series([batch.partition] * len(bad), dtype=pl.Int32),
+                "offset": pl.Series([batch.offsets[i] for i, _ in bad], dtype=pl.Int64),
+                "error": [e for _, e in bad],
+                "field": pl.Series([None] * len(bad), dtype=pl.String),
+            }
+        )
+        keys = [f"{batch.topic}|{batch.partition}|{batch.offsets[i]}".encode() for i, _ in bad]
+        values = wire.frame(self._schemas.schema_id("governance.quarantine"), encode(one_batch(frame), _QUARANTINED))
+        out.emit("governance.quarantine", batch.partition, keys, values)
+        out.count("refused", len(bad))
+
+
+def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:
+    """One row per person from what its person records say, for persons with at least one cohort record.
+
+    The cohort's facts come from one record: participant before comparison, then the earliest start, then the smallest
+    reference. A birth year or sex that it lacks is taken from the next record, departments' last.
+
+    Args:
+        facts: columns who (Int64), record (String) and those of the activity's person item.
+
+    Returns:
+        Columns of the item, and who; ordered by who.
+    """
+    ordered = facts.sort(
+        "who",
+        pl.col("programme_status").is_null(),
+        pl.col("programme_status") != "participant",
+        pl.col("programme_start_month"),
+        "record",
+        nulls_last=True,
+    )
+    fill = ("birth_year", "sex")
+    rest = [c for c in facts.columns if c not in {"who", "record", *fill}]
+    return (
+        ordered.group_by("who", maintain_order=True)
+        .agg(*[pl.col(c).first() for c in rest], *[pl.col(c).drop_nulls().first() for c in fill])
+        .filter(pl.col("programme_status").is_not_null())
+    )
+
+
+def splice(items: Iterable[bytes]) -> bytes:
+    """The arrays of a research record from stored items: datasets in the schema's order, months ascending."""
+    groups: dict[int, list[bytes]] = {}
+    for item in sorted(items):
+        groups.setdefault(item[0], []).append(item[_HEAD_BYTES:])
+    parts: list[bytes] = []
+    for index in range(1, len(_DATASETS) + 1):
+        found = groups.get(index)
+        if found:
+            parts.append(_varint(len(found)))
+            parts += found
+        parts.append(b"\x00")
+    return b"".join(parts)
+
+
+def _varint(n: int) -> bytes:
+    """Avro's zigzag variable-length long, for n >= 0."""
+    n <<= 1
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def _months(flat: pa.RecordBatch) -> list[int]:
+    """Days since 1970 of the first date column (0 if missing, and never below 0), to order items by."""
+    for field in flat.schema:
+        if pa.types.is_date32(field.type):
+            days = flat.column(field.name).cast(pa.int32()).fill_null(0)
+            return [max(0, d) for d in days.to_pylist()]
+    return [0] * flat.num_rows

@@ -1,0 +1,190 @@
+"""The brokerless driver: records in, records out, on the very declarations and functions that the workers run.
+
+Topics are lists. Every choice that Kafka leaves open (which task goes next, how many records it takes) is drawn from a
+seeded generator, and a task can be crashed before or after its commit, so that a test can try every interleaving.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.records import Inputs
+from stream_processors.runtime.state import MemoryStore, Position
+from stream_processors.runtime.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a log. `time` is the broker's, in ms since 1970."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    time: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass
+class Log:
+    """One partition: records by ascending offset; `end` is the next offset, also after compaction."""
+
+    records: list[Record] = field(default_factory=list)
+    end: int = 0
+
+    def append(self, key: bytes | None, value: bytes | None, time: int, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Add a record at the end."""
+        self.records.append(Record(self.end, key, value, time, tuple(headers)))
+        self.end += 1
+
+    def read(self, start: int, count: int | None = None, stop: int | None = None) -> list[Record]:
+        """Up to `count` records from offset `start`, before `stop`."""
+        found = [r for r in self.records if r.offset >= start and (stop is None or r.offset < stop)]
+        return found if count is None else found[:count]
+
+    def compact(self, drop_tombstones: bool) -> None:
+        """Keep the last record of each key; with `drop_tombstones`, as long after as `delete.retention.ms` allows."""
+        last = {r.key: r.offset for r in self.records}
+        self.records = [
+            r
+            for r in self.records
+            if last[r.key] == r.offset and not (drop_tombstones and r.value is None)
+        ]
+
+
+class Driver:
+    """A cluster of one process: topics, and one task for each processor and partition."""
+
+    def __init__(self, processors: Iterable[Processor], partitions: int, seed: int = 0) -> None:
+        self.partitions = partitions
+        self.topics: dict[str, list[Log]] = {}
+        self.counts: dict[str, int] = {}
+        self._random = random.Random(seed)  # noqa: S311  (an order of events, not a secret)
+        self._tasks = [(p, n) for p in processors for n in range(partitions)]
+        self._state: dict[tuple[str, int], Task] = {
+            (p.declaration.name, n): Task(p, n, MemoryStore()) for p, n in self._tasks
+        }
+        self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
+
+    def log(self, topic: str, partition: int) -> Log:
+        """A partition of a topic; the topic is made when it is first named."""
+        return self.topics.setdefault(topic, [Log() for _ in range(self.partitions)])[partition]
+
+    def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None, time: int = 0) -> None:
+        """Publish a record."""
+        self.log(topic, partition).append(key, value, time)
+
+    def table(self, topic: str) -> dict[bytes, bytes]:
+        """A topic compacted: the last value of each key, without the deleted ones."""
+        out: dict[bytes, bytes] = {}
+        for log in self.topics.get(topic, []):
+            for r in log.records:
+                if r.key is None:
+                    continue
+                if r.value is None:
+                    out.pop(r.key, None)
+                else:
+                    out[r.key] = r.value
+        return out
+
+    def run(self, batch: int = 10_000, until: Callable[[], bool] | None = None) -> int:
+        """Run tasks in random order, with batches of up to `batch` records, until all is at rest. Returns the steps."""
+        steps = 0
+        while True:
+            ready = [key for key in self._state if self._pending(key)]
+            if not ready or (until is not None and until()):
+                return steps
+            self.step(self._random.choice(ready), self._random.randint(1, batch))
+            steps += 1
+
+    def step(self, key: tuple[str, int], most: int, crash: str | None = None) -> None:
+        """One transaction of one task. `crash`: `before` the commit, or `after` it and before the state is written."""
+        task, committed = self._state[key], self._committed[key]
+        inputs: list[Inputs] = []
+        ends: dict[str, int] = {}
+        for topic in self._pending(key):
+            records = self.log(topic, key[1]).read(committed.get(topic, 0), most)
+            ends[topic] = records[-1].offset + 1 if records else self.log(topic, key[1]).end
+            inputs.append(_inputs(topic, key[1], records))
+        result = task.step(inputs)
+        if crash == "before":
+            self.crash(key)
+            return
+        for emit in result.outputs.emits:
+            for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
+                partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
+                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
+        for name, n in result.outputs.counts.items():
+            self.counts[f"{key[0]}.{name}"] = self.counts.get(f"{key[0]}.{name}", 0) + n
+        committed.update(ends)
+        if crash == "after":
+            self.crash(key)
+            return
+        task.commit(result, self._position(key))
+
+    def crash(self, key: tuple[str, int], lose_state: bool = False) -> None:
+        """Kill a task, and start it again as a worker does: replay the gap silently, then the changelog's tail."""
+        task = self._state[key]
+        if lose_state:
+            task = self._state[key] = Task(task.processor, key[1], MemoryStore())
+        had = task.store.position()
+        for topic, end in self._committed[key].items():
+            records = self.log(topic, key[1]).read(had.inputs.get(topic, 0), stop=end)
+            task.restore_inputs([_inputs(topic, key[1], records)], had)
+        changelog = task.processor.declaration.changelog
+        if changelog:
+            tail = [(r.key, r.value) for r in self.log(changelog, key[1]).read(had.changelog) if r.key is not None]
+            task.restore_said(tail, had)
+        task.store.apply({}, self._position(key))
+
+    def lag(self, key: tuple[str, int]) -> None:
+        """A task that lost its state and was away longer than tombstones live: rebuild, catch up, then reconcile."""
+        self.crash(key, lose_state=True)
+        while self._pending(key):
+            self.step(key, 10_000)
+        task = self._state[key]
+        result = task.reconcile()
+        for emit in result.outputs.emits:
+            for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
+                partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
+                self.log(emit.topic, partition).append(k, v, 0)
+        task.commit(result, self._position(key))
+
+    @property
+    def tasks(self) -> list[tuple[str, int]]:
+        """Processor and partition of every task."""
+        return list(self._state)
+
+    def _pending(self, key: tuple[str, int]) -> list[str]:
+        committed = self._committed[key]
+        reads = self._state[key].processor.declaration.reads
+        return [
+            topic
+            for topic, logs in self.topics.items()
+            if reads_topic(reads, topic) and committed.get(topic, 0) < logs[key[1]].end
+        ]
+
+    def _position(self, key: tuple[str, int]) -> Position:
+        changelog = self._state[key].processor.declaration.changelog
+        return Position(dict(self._committed[key]), self.log(changelog, key[1]).end if changelog else 0)
+
+
+def reads_topic(reads: Iterable[str], topic: str) -> bool:
+    """Whether a declaration's patterns name a topic. Quarantine is written by processors, and read by none."""
+    return not topic.endswith(".quarantine") and any(fnmatchcase(topic, pattern) for pattern in reads)
+
+
+def _inputs(topic: str, partition: int, records: Sequence[Record]) -> Inputs:
+    return Inputs(
+        topic,
+        partition,
+        [r.key for r in records],
+        [r.value for r in records],
+        [r.offset for r in records],
+        [r.time for r in records],
+    )
+
+

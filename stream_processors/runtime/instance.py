@@ -1,0 +1,63 @@
+"""Which instance of a processor this process is: the lowest number whose lock on this machine is free.
+
+The number names the group membership, the transactional id and the state folder, so a process that is killed and started
+again finds all three; the kernel frees the lock with the process. A suspended process keeps its lock, and its
+replacement takes the next number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+_MOST = 1_000
+
+
+class NoInstanceError(RuntimeError):
+    """The instance that was asked for is running already, or too many are."""
+
+
+@dataclass
+class Instance:
+    """One running copy of a processor. `folder` holds its state, a folder per partition."""
+
+    processor: str
+    number: int
+    folder: Path
+    _lock: IO[bytes]
+
+    @property
+    def member(self) -> str:
+        """Name of the membership: unique among all that run, and the same after a restart."""
+        return f"{self.processor}-{socket.gethostname()}-{self.number}"
+
+    @classmethod
+    def claim(cls, state: Path, processor: str, number: int | None = None) -> Instance:
+        """Take the given number, or the lowest free one.
+
+        Raises:
+            NoInstanceError: it is taken.
+        """
+        for n in range(1, _MOST) if number is None else [number]:
+            folder = state / processor / str(n)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (folder / "lock").open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            return cls(processor, n, folder, lock)
+        raise NoInstanceError(f"{processor}: instance {number if number else ''} is running already on this machine")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()

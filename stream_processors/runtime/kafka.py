@@ -1,0 +1,92 @@
+"""Settings of the Kafka clients, in one place, each with its reason."""
+
+from __future__ import annotations
+
+import re
+
+from confluent_kafka import KafkaError, KafkaException
+
+from infra.settings import Settings
+from schemas.contracts import DATASETS
+
+Config = dict[str, str | int | float | bool]
+
+
+def producer_config(settings: Settings, client: str, transactional_id: str | None = None) -> Config:
+    """An idempotent producer; a transactional one with an id."""
+    config: Config = {
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": client,
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2_random",  # librdkafka's own default would not meet Java's keys
+        "compression.type": "lz4",
+        "linger.ms": 20,
+        "batch.size": 512 * 1024,
+        "message.max.bytes": 10 * 1024 * 1024,
+        "queue.buffering.max.messages": 400_000,
+        "queue.buffering.max.kbytes": 128 * 1024,
+        "log_level": 3,
+    }
+    if transactional_id:
+        config |= {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+        }
+    return config
+
+
+def consumer_config(settings: Settings, group: str, member: str | None = None) -> Config:
+    """Read committed, offsets by hand, one member takes the same partition number of every topic (`range`)."""
+    config: Config = {
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": member or group,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "partition.assignment.strategy": "range",  # cooperative-sticky does not keep co-partitioned topics together
+        "enable.partition.eof": True,  # the only sure sign of the end: compacted tails and markers have offsets too
+        "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": max(1_000, settings.session_timeout_ms // 5),
+        "max.poll.interval.ms": 900_000,  # a rebuild polls in between; this is for a machine that stalls
+        "topic.metadata.refresh.interval.ms": 5_000,  # a new supplier's topics join a pattern this soon
+        "fetch.wait.max.ms": 50,
+        "fetch.message.max.bytes": 4 * 1024 * 1024,
+        "queued.max.messages.kbytes": 32 * 1024,
+        "queued.min.messages": 20_000,
+        "log_level": 3,
+    }
+    if member:
+        config["group.instance.id"] = member  # static membership: a restart within the timeout moves no partition
+    return config
+
+
+def subscription(reads: tuple[str, ...]) -> list[str]:
+    """A declaration's patterns as librdkafka takes them: a leading ^ marks a (POSIX extended) regular expression."""
+    datasets = "|".join(sorted({d for ds in DATASETS.values() for d in ds}))
+    suppliers = "|".join(["council-[a-z0-9-]+", *(k for k in DATASETS if k != "council")])
+    return [f"^identified\\.({suppliers})\\.({datasets})$" if r == "identified.*" else r for r in reads]
+
+
+def matches(reads: tuple[str, ...], topic: str) -> bool:
+    """Whether a declaration reads a topic."""
+    return any(
+        re.search(p, topic) is not None if p.startswith("^") else p == topic for p in subscription(reads)
+    )
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """The error that an exception carries."""
+    error = exception.args[0]
+    assert isinstance(error, KafkaError)
+    return error
+
+
+def describe(error: KafkaError) -> str:
+    """The name of an error: its text can repeat a record's key."""
+    name: str = error.name()
+    return name
+
+

@@ -1,0 +1,51 @@
+"""A processor: a declaration (what it reads, keeps and writes) and the pure functions behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stream_processors.runtime.records import Inputs, Outputs
+from stream_processors.runtime.state import Table, View
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a processor reads, keeps and writes.
+
+    `reads` are topics or patterns (`identified.*`) that are partitioned alike, so that one partition number of all of
+    them meets in one place. `by` names what decides the partition of the input. A processor that keeps nothing has no
+    changelog. `writes` names every topic that it may write besides its changelog.
+    """
+
+    name: str
+    by: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    keeps: tuple[Table, ...] = ()
+
+    @property
+    def changelog(self) -> str | None:
+        """Topic of what was said, or None."""
+        return f"state.{self.name}" if any(t.kind == "said" for t in self.keeps) else None
+
+    @property
+    def said(self) -> str | None:
+        """Name of the table that the changelog restores."""
+        return next((t.name for t in self.keeps if t.kind == "said"), None)
+
+
+class Processor(Protocol):
+    """The functions of a processor. They read no clock, no file and no topic: only the view and the batch."""
+
+    declaration: Declaration
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        """Fold the batch into what is true; return the keys whose outputs may have to change."""
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        """Compare what should now be said of the touched keys with what was said; return the difference."""
+
+    def everything(self, view: View) -> set[bytes]:
+        """Every key that something is true of or was said of: what to settle after tombstones may have been missed."""

@@ -1,0 +1,180 @@
+"""Bring a partition's state to its committed offsets, silently: what is true from the inputs, what was said from the changelog.
+
+Three cases. The store is at the committed offsets: open it. It is behind (a crash between the two commits): replay the gap.
+It is missing, damaged, ahead, or older than tombstones live: discard it and rebuild from the beginning of the inputs.
+If the *group* was away for longer than tombstones live, some may have been compacted away unseen: the caller is told
+(`lagged`) to catch up and then to settle every key anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from infra.settings import Settings
+from stream_processors.runtime import kafka
+from stream_processors.runtime.faults import Faults
+from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
+from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, discard
+from stream_processors.runtime.task import Task
+
+_log = structlog.get_logger()
+_BATCH = 10_000
+_WAIT_S = 0.5
+_QUIET = 60
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A task at its committed offsets; `lagged` if tombstones may have been missed."""
+
+    task: Task
+    changelog_end: int
+    lagged: bool
+
+
+class Restorer:
+    """Reads inputs and changelog without a group; one per session."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        settings: Settings,
+        folder: Path,
+        faults: Faults,
+        now_ms: Callable[[], int],
+        keep_alive: Callable[[], None],
+    ) -> None:
+        self._processor, self._folder, self._faults = processor, folder, faults
+        self._now_ms, self._keep_alive = now_ms, keep_alive
+        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
+        self._consumer = Consumer(config)
+        self._tombstones: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._consumer.close()
+
+    def restore(self, number: int, committed: Sequence[TopicPartition]) -> Restored:
+        """The task of one partition, with its store at the committed offsets."""
+        declaration = self._processor.declaration
+        target = {tp.topic: max(tp.offset, 0) for tp in committed}
+        now = self._now_ms()
+        alive_ms = min(map(self._tombstones_live_ms, target), default=0)
+        times = [int(tp.metadata) for tp in committed if tp.offset >= 0 and (tp.metadata or "").isdigit()]
+        # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
+        lagged = bool(times) and now - max(times) > alive_ms // 2
+        if not declaration.keeps:
+            return Restored(Task(self._processor, number, MemoryStore()), 0, lagged)
+        store = self._open(number)
+        had = store.position()
+        ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
+        stale = bool(had.inputs) and now - had.written_ms > alive_ms // 2
+        if ahead or stale or lagged or not had.inputs:  # without a position: a rebuild that was cut short, or new
+            store.close()
+            discard(self._path(number))
+            store = self._open(number)
+            had = Position({})
+        task = Task(self._processor, number, store)
+        replayed = 0
+        inputs = dict(had.inputs)
+        for topic, end in target.items():
+            for batch in self._read(topic, number, had.inputs.get(topic, 0), end):
+                inputs[topic] = batch[-1].offset() + 1
+                task.restore_inputs([inputs_of(topic, number, batch)], Position(dict(had.inputs), had.changelog, 0))
+                replayed += len(batch)
+                self._faults.reach("restoring")
+        changelog_end = had.changelog
+        if declaration.changelog:
+            for batch in self._read(declaration.changelog, number, had.changelog, None):
+                said = [(m.key(), m.value()) for m in batch if m.key() is not None]
+                task.restore_said(said, Position(dict(had.inputs), had.changelog, 0))
+                changelog_end = batch[-1].offset() + 1
+                replayed += len(batch)
+        store.apply({}, Position(target, changelog_end, now))
+        if replayed:
+            _log.info("restored", processor=declaration.name, partition=number, records=replayed, lagged=lagged)
+        return Restored(task, changelog_end, lagged)
+
+    def live_keys(self, topic: str, number: int) -> list[bytes]:
+        """Keys of a partition that have a value at the end of the log."""
+        live: dict[bytes, None] = {}
+        for batch in self._read(topic, number, 0, None):
+            for m in batch:
+                if m.key() is None or m.key() == HEARTBEAT_KEY:
+                    continue
+                if m.value() is None:
+                    live.pop(m.key(), None)
+                else:
+                    live[m.key()] = None
+        return list(live)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / str(number)
+
+    def _open(self, number: int) -> Store:
+        try:
+            return RocksStore(self._path(number))
+        except Exception as e:  # rocksdict has no narrower type; a damaged cache is rebuilt, never repaired
+            _log.warning("state_discarded", partition=number, error=type(e).__name__)
+            discard(self._path(number))
+            return RocksStore(self._path(number))
+
+    def _tombstones_live_ms(self, topic: str) -> int:
+        if topic not in self._tombstones:
+            resource = ConfigResource(ResourceType.TOPIC, topic)
+            entries = self._admin.describe_configs([resource])[resource].result(timeout=30)
+            self._tombstones[topic] = int(entries["delete.retention.ms"].value)
+        return self._tombstones[topic]
+
+    def _read(self, topic: str, number: int, start: int, stop: int | None) -> Iterator[list[Message]]:
+        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches."""
+        if stop is not None and start >= stop:
+            return
+        self._consumer.assign([TopicPartition(topic, number, start)])
+        quiet = 0
+        try:
+            while True:
+                self._keep_alive()
+                records, ended = [], False
+                for m in self._consumer.consume(_BATCH, _WAIT_S if quiet else 0.05):
+                    error = m.error()
+                    if error is None:
+                        if stop is not None and m.offset() >= stop:
+                            ended = True
+                            break
+                        records.append(m)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        ended = True
+                        break
+                    elif not error.retriable():
+                        raise KafkaException(error)
+                if records:
+                    quiet = 0
+                    yield records
+                if ended:
+                    return
+                quiet = 0 if records else quiet + 1
+                if quiet == _QUIET:
+                    _log.warning("waiting_for_broker", topic=topic, partition=number)
+        finally:
+            self._consumer.unassign()
+
+
+def inputs_of(topic: str, number: int, messages: Sequence[Message]) -> Inputs:
+    """Messages of one partition as a processor takes them."""
+    return Inputs(
+        topic,
+        number,
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+        [m.offset() for m in messages],
+        [m.timestamp()[1] for m in messages],
+    )

@@ -1,0 +1,229 @@
+"""State of one partition of one processor: tables of bytes, an overlay for what is not committed, RocksDB below.
+
+`true` tables are verbatim copies of inputs, or indexes derived from them, and are rebuilt from the inputs. `said`
+tables remember where outputs went, and are rebuilt from the processor's changelog topic, whose keys are the table's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgpack
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+
+Writes = dict[str, dict[bytes, bytes | None]]
+"""Table to key to value; None deletes."""
+
+_CACHE = Cache(32 << 20)  # shared by all partitions of a process, so that memory does not grow with them
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a processor's state."""
+
+    name: str
+    kind: Literal["true", "said"]
+
+
+class Store(Protocol):
+    """What is committed."""
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Value of each key, in order; None where there is none."""
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys that start with the prefix, with their values, in order of key."""
+
+    def apply(self, writes: Writes, position: Position) -> None:
+        """All writes and the position, or nothing."""
+
+    def position(self) -> Position:
+        """How far the store has followed its inputs."""
+
+    def close(self) -> None:
+        """Release files."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Next offset of each input topic and of the changelog, and when (ms since 1970) it was written."""
+
+    inputs: Mapping[str, int]
+    changelog: int = 0
+    written_ms: int = 0
+
+
+class View:
+    """A store seen through the writes of a step that is not committed yet."""
+
+    def __init__(self, store: Store, tables: Sequence[Table], partition: int = 0) -> None:
+        self._store = store
+        self.partition = partition
+        self.writes: Writes = {t.name: {} for t in tables}
+        self.refused: dict[bytes, str] = {}
+        """Keys of this batch that a guard refused, with the class of the error: from `absorb` to `settle`."""
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Value of each key, in order; None where there is none."""
+        mine = self.writes[table]
+        if not mine:
+            return self._store.get_many(table, keys)
+        below = [k for k in keys if k not in mine]
+        found = dict(zip(below, self._store.get_many(table, below), strict=True)) if below else {}
+        return [mine[k] if k in mine else found[k] for k in keys]
+
+    def scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Keys that start with the prefix, with their values, in order of key."""
+        rows = dict(self._store.scan(table, prefix))
+        mine = self.writes[table]
+        if not mine:
+            return list(rows.items())
+        for key, value in self._overlay(table, prefix):
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        return sorted(rows.items())
+
+    def scan_many(self, table: str, prefixes: Sequence[bytes], width: int) -> list[list[tuple[bytes, bytes]]]:
+        """`scan` for many prefixes of one width in bytes (a whole leading part of the keys), in order."""
+        mine: dict[bytes, dict[bytes, bytes | None]] = {}
+        for key, value in self.writes[table].items():
+            mine.setdefault(key[:width], {})[key] = value
+        out = []
+        for prefix in prefixes:
+            rows = list(self._store.scan(table, prefix))
+            changed = mine.get(prefix[:width])
+            if changed:
+                merged: dict[bytes, bytes | None] = {**dict(rows), **changed}
+                rows = sorted((k, v) for k, v in merged.items() if v is not None)
+            out.append(rows)
+        return out
+
+    def put(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Set a value; None deletes."""
+        self.writes[table][key] = value
+
+    def _overlay(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        return ((k, v) for k, v in self.writes[table].items() if k.startswith(prefix))
+
+
+class MemoryStore:
+    """A store in a dict, for the brokerless driver."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[bytes, bytes]] = {}
+        self._position = Position({})
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Store`."""
+        rows = self._tables.get(table, {})
+        return [rows.get(k) for k in keys]
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `Store`."""
+        rows = self._tables.get(table, {})
+        return iter([(k, rows[k]) for k in sorted(rows) if k.startswith(prefix)])
+
+    def apply(self, writes: Writes, position: Position) -> None:
+        """See `Store`."""
+        for table, rows in writes.items():
+            held = self._tables.setdefault(table, {})
+            for key, value in rows.items():
+                if value is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = value
+        self._position = position
+
+    def position(self) -> Position:
+        """See `Store`."""
+        return self._position
+
+    def close(self) -> None:
+        """See `Store`."""
+
+
+class RocksStore:
+    """A store in RocksDB, one folder per partition. Writes and position go in one atomic batch with a write-ahead log."""
+
+    _POSITION = b"\x00position"
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the folder.
+
+        Raises:
+            Exception: another process holds it, or it is damaged (the caller discards it: state is a cache).
+        """
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_write_buffer_size(16 << 20)
+        options.set_max_write_buffer_number(3)
+        options.set_max_background_jobs(1)
+        options.set_keep_log_file_num(2)
+        options.set_max_open_files(256)
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(_CACHE)
+        blocks.set_bloom_filter(10, False)
+        blocks.set_cache_index_and_filter_blocks(True)
+        options.set_block_based_table_factory(blocks)
+        self._db = Rdict(str(path), options)
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Store`."""
+        if not keys:
+            return []
+        prefix = table.encode() + b"\x00"
+        found: list[bytes | None] = self._db.get([prefix + k for k in keys])
+        return found
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `Store`."""
+        head = table.encode() + b"\x00"
+        start, skip = head + prefix, len(head)
+        cursor = self._db.iter()
+        cursor.seek(start)
+        while cursor.valid():
+            key = cursor.key()
+            if not key.startswith(start):
+                return
+            yield key[skip:], cursor.value()
+            cursor.next()
+
+    def apply(self, writes: Writes, position: Position) -> None:
+        """See `Store`."""
+        batch = WriteBatch(raw_mode=True)
+        for table, rows in writes.items():
+            prefix = table.encode() + b"\x00"
+            for key, value in rows.items():
+                if value is None:
+                    batch.delete(prefix + key)
+                else:
+                    batch.put(prefix + key, value)
+        batch.put(
+            self._POSITION, msgpack.packb([dict(position.inputs), position.changelog, position.written_ms])
+        )
+        self._db.write(batch)
+
+    def position(self) -> Position:
+        """See `Store`."""
+        packed = self._db.get(self._POSITION)
+        if packed is None:
+            return Position({})
+        inputs, changelog, written_ms = msgpack.unpackb(packed)
+        return Position(inputs, changelog, written_ms)
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._db.close()
+
+
+def discard(path: Path) -> None:
+    """Remove a state folder: it is a cache, and what it held is rebuilt from Kafka."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""One partition of one processor, without Kafka: the same object runs in a worker and in the brokerless driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
+from stream_processors.runtime.state import Position, Store, View, Writes
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch did, not committed yet: commit the outputs first, then `Task.commit` the writes."""
+
+    outputs: Outputs
+    writes: Writes
+
+
+class Task:
+    """Holds: outside of `step` and `commit`, the store is what the committed inputs and outputs make of it."""
+
+    def __init__(self, processor: Processor, partition: int, store: Store) -> None:
+        self.processor = processor
+        self.partition = partition
+        self.store = store
+
+    def step(self, inputs: Sequence[Inputs]) -> Step:
+        """Take a batch in; the changelog's records are among the outputs."""
+        return self._settled(inputs, None)
+
+    def reconcile(self) -> Step:
+        """Settle every key anew: what was said of keys that are gone is taken back."""
+        return self._settled((), self.processor.everything(self._view()))
+
+    def commit(self, step: Step, position: Position) -> None:
+        """Apply a step whose outputs are committed."""
+        self.store.apply(step.writes, position)
+
+    def restore_inputs(self, inputs: Sequence[Inputs], position: Position) -> None:
+        """Fold committed inputs into what is true, saying nothing."""
+        view = self._view()
+        self.processor.absorb(view, [_without_heartbeats(i) for i in inputs])
+        true = {t.name for t in self.processor.declaration.keeps if t.kind == "true"}
+        self.store.apply({name: rows for name, rows in view.writes.items() if name in true}, position)
+
+    def restore_said(self, records: Iterable[tuple[bytes, bytes | None]], position: Position) -> None:
+        """Take in records of the changelog, in log order."""
+        said = self.processor.declaration.said
+        if said is None:
+            return
+        self.store.apply({said: {k: v for k, v in records if k != HEARTBEAT_KEY}}, position)
+
+    def _view(self) -> View:
+        return View(self.store, self.processor.declaration.keeps, self.partition)
+
+    def _settled(self, inputs: Sequence[Inputs], also: set[bytes] | None) -> Step:
+        view = self._view()
+        inputs = [_without_heartbeats(i) for i in inputs]
+        touched = self.processor.absorb(view, inputs)
+        outputs = self.processor.settle(view, touched | also if also else touched, inputs)
+        changelog, said = self.processor.declaration.changelog, self.processor.declaration.said
+        if changelog and said and view.writes[said]:
+            rows: Mapping[bytes, bytes | None] = view.writes[said]
+            outputs.emits.append(Emit(changelog, self.partition, list(rows), list(rows.values())))
+        return Step(outputs, view.writes)
+
+
+def _without_heartbeats(inputs: Inputs) -> Inputs:
+    if HEARTBEAT_KEY not in inputs.keys:
+        return inputs
+    keep = [i for i, k in enumerate(inputs.keys) if k != HEARTBEAT_KEY]
+    return Inputs(
+        inputs.topic,
+        inputs.partition,
+        [inputs.keys[i] for i in keep],
+        [inputs.values[i] for i in keep],
+        [inputs.offsets[i] for i in keep],
+        [inputs.times[i] for i in keep],
+    )

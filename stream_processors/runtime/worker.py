@@ -1,0 +1,360 @@
+"""The transactional loop: consume a batch, step each partition, commit outputs and offsets together, apply the state.
+
+A crash before the Kafka commit leaves the store untouched. A crash after it leaves the store behind the committed
+offsets, and the next start replays the gap with outputs off. A transaction that must abort rewinds to the committed
+offsets. Anything that this worker cannot be sure of (a fenced producer, a commit that timed out: librdkafka issue 5423)
+ends the session: clients are closed, the old epoch is fenced, and the state is restored from what is committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from infra.settings import Settings
+from stream_processors.runtime import kafka
+from stream_processors.runtime.faults import Faults
+from stream_processors.runtime.instance import Instance
+from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.records import Emit, Inputs
+from stream_processors.runtime.restore import Restorer, inputs_of
+from stream_processors.runtime.state import Position
+from stream_processors.runtime.task import Step, Task
+
+_log = structlog.get_logger()
+_CALL_S = 30.0
+_IDLE_S = 0.2
+_FILL_S = 0.03
+
+
+class SessionLostError(RuntimeError):
+    """The session cannot go on: clients are made anew and the state is restored. The message names the error's code."""
+
+
+@dataclass
+class _Slot:
+    """One assigned partition number: its task, and what it still owes."""
+
+    topics: list[str]
+    task: Task
+    at_end: set[str] = field(default_factory=set)
+    reconcile: bool = False
+    replayed: dict[str, set[bytes]] | None = None
+    """A stateless processor that re-reads its inputs: the keys that it said per output topic."""
+
+
+class Worker:
+    """Runs one processor until told to stop."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        settings: Settings,
+        instance: Instance,
+        *,
+        faults: Faults | None = None,
+        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        on_batch: Callable[[int], None] = lambda _n: None,
+    ) -> None:
+        self._processor, self._settings, self._instance = processor, settings, instance
+        self._faults = faults or Faults()
+        self._now_ms, self._on_batch = now_ms, on_batch
+        self._stopping = False
+        self.log = _log.bind(processor=processor.declaration.name, instance=instance.number)
+
+    def stop(self) -> None:
+        """Finish the batch in hand, commit it, and return from `run`."""
+        self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    def run(self) -> None:
+        """Sessions, one after the other, until stopped. Waits for the broker as long as it takes."""
+        pause = 0.2
+        while not self._stopping:
+            session: _Session | None = None
+            began = time.monotonic()
+            try:
+                session = _Session(self._processor, self._settings, self._instance, self, self._faults)
+                session.run()
+            except SessionLostError as e:
+                self.log.warning("session_lost", error=str(e), retry_in_s=pause)
+            except KafkaException as e:
+                error = kafka.error_of(e)
+                self.log.warning("waiting_for_broker", error=kafka.describe(error), retry_in_s=pause)
+            finally:
+                if session is not None:
+                    session.close()
+            if self._stopping:
+                return
+            if time.monotonic() - began > 60:
+                pause = 0.2
+            time.sleep(pause)  # between attempts to reach a broker that is away
+            pause = min(5.0, pause * 2)
+
+    def batch_done(self, records: int) -> None:
+        """Called after each commit with the number of records in it."""
+        self._on_batch(records)
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970; only for how old a state is, never for what a record becomes."""
+        return self._now_ms()
+
+
+class _Session:
+    def __init__(
+        self, processor: Processor, settings: Settings, instance: Instance, worker: Worker, faults: Faults
+    ) -> None:
+        self._processor, self._settings, self._worker, self._faults = processor, settings, worker, faults
+        self._declaration = processor.declaration
+        self._log = worker.log
+        name = self._declaration.name
+        self._restorer = Restorer(processor, settings, instance.folder, faults, worker.now_ms, self._keep_alive)
+        self._slots: dict[int, _Slot] = {}
+        self._assigned: list[TopicPartition] | None = None
+        self._producer = Producer(
+            kafka.producer_config(settings, instance.member, f"lethe.{name}.{instance.member}")
+        )
+        self._consumer = Consumer(kafka.consumer_config(settings, f"lethe.{name}", instance.member))
+        self._changelog_end: dict[int, int] = {}
+        self._next: dict[tuple[str, int], int] = {}
+
+    def run(self) -> None:
+        self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
+        self._consumer.subscribe(
+            kafka.subscription(self._declaration.reads),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+        self._log.info("started")
+        while not self._worker.stopping:
+            messages = self._consume()
+            if self._assigned is not None:
+                self._take_over()
+                continue
+            if messages:
+                self._process(messages)
+            for number, slot in self._slots.items():
+                if slot.reconcile and slot.at_end >= set(slot.topics):
+                    self._reconcile(number, slot)
+        self._log.info("drained")
+
+    def close(self) -> None:
+        for slot in self._slots.values():
+            slot.task.store.close()
+        self._slots = {}
+        self._restorer.close()
+        self._consumer.close()
+        # A transactional producer has nothing left to flush here: what was not committed is to be forgotten.
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _keep_alive(self) -> None:
+        """A long restore must not look like a dead member. Everything assigned is paused meanwhile."""
+        for message in self._consumer.consume(1, 0):
+            self._check(message)
+        if self._assigned is not None:
+            raise SessionLostError("partitions were assigned anew during a restore")
+
+    def _consume(self) -> list[Message]:
+        """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest."""
+        first = self._consumer.consume(1, _IDLE_S)
+        if not first or self._assigned is not None:
+            return [m for m in first if self._check(m)]
+        rest = self._consumer.consume(self._settings.batch_records - 1, _FILL_S)
+        return [m for m in first + rest if self._check(m)]
+
+    def _check(self, message: Message) -> bool:
+        """Whether a message is a record. Marks the ends of partitions."""
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            slot = self._slots.get(message.partition())
+            if slot is not None:
+                slot.at_end.add(message.topic())
+            return False
+        if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._MAX_POLL_EXCEEDED):
+            raise SessionLostError(kafka.describe(error))
+        self._log.warning("waiting_for_broker", error=kafka.describe(error))
+        return False
+
+    # Assignment. Callbacks run inside `consume`, when no transaction is open.
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.assign(partitions)
+        if partitions:
+            consumer.pause(partitions)
+        self._assigned = partitions
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
+        for slot in self._slots.values():
+            slot.task.store.close()
+        self._slots, self._next = {}, {}
+        self._assigned = None
+        consumer.unassign()
+
+    def _take_over(self) -> None:
+        """Bring the state of every assigned partition to its committed offsets, then let records flow."""
+        partitions, self._assigned = self._assigned or [], None
+        committed = self._consumer.committed(partitions, _CALL_S) if partitions else []
+        numbers: dict[int, list[TopicPartition]] = {}
+        for tp in committed:
+            if tp.error is not None:
+                raise SessionLostError(kafka.describe(tp.error))
+            numbers.setdefault(tp.partition, []).append(tp)
+        for number, at in sorted(numbers.items()):
+            restored = self._restorer.restore(number, at)
+            slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
+            if restored.lagged and not self._declaration.keeps:
+                slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
+            self._slots[number] = slot
+            for tp in at:
+                self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
+            self._changelog_end[number] = restored.changelog_end
+        self._read_on()
+        self._log.info("assigned", partitions=sorted(numbers))
+
+    def _read_on(self) -> None:
+        """Read every assigned partition from the offset after its last committed record."""
+        positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
+        self._consumer.assign(positions)
+        if positions:
+            self._consumer.resume(positions)
+
+    # Batches.
+
+    def _process(self, messages: Sequence[Message]) -> None:
+        self._faults.reach("taken")
+        batches: dict[tuple[int, str], list[Message]] = {}
+        for message in messages:
+            batches.setdefault((message.partition(), message.topic()), []).append(message)
+        steps: dict[int, Step] = {}
+        ends: dict[int, dict[str, int]] = {}
+        inputs: dict[int, list[Inputs]] = {}
+        for (number, topic), found in batches.items():
+            inputs.setdefault(number, []).append(inputs_of(topic, number, found))
+            ends.setdefault(number, {})[topic] = found[-1].offset() + 1
+        for number, group in inputs.items():
+            steps[number] = self._slots[number].task.step(group)
+            self._note_replayed(self._slots[number], steps[number])
+        if self._transact(steps, ends):
+            self._worker.batch_done(len(messages))
+
+    def _reconcile(self, number: int, slot: _Slot) -> None:
+        """The inputs were caught up with after tombstones may have been missed: take back what has no ground any more."""
+        step = slot.task.reconcile()
+        if slot.replayed is not None:
+            for topic, said in slot.replayed.items():
+                orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
+                step.outputs.emit(topic, number, orphans, [None] * len(orphans))
+            slot.replayed = None
+        if self._transact({number: step}, {number: {}}):
+            slot.reconcile = False
+            self._log.info("reconciled", partition=number)
+
+    def _note_replayed(self, slot: _Slot, step: Step) -> None:
+        if slot.replayed is None:
+            return
+        for emit in step.outputs.emits:
+            said = slot.replayed.get(emit.topic)
+            if said is None:
+                continue
+            for key, value in zip(emit.keys, emit.values, strict=True):
+                (said.discard if value is None else said.add)(key)
+
+    def _transact(self, steps: dict[int, Step], ends: dict[int, dict[str, int]]) -> bool:
+        """One transaction over all partitions of the batch; False if it was aborted and the consumer rewound."""
+        now = self._worker.now_ms()
+        offsets = [
+            TopicPartition(topic, number, end, metadata=str(now))
+            for number, topics in ends.items()
+            for topic, end in topics.items()
+        ]
+        try:
+            self._producer.begin_transaction()
+            for number, step in steps.items():
+                for emit in step.outputs.emits:
+                    self._produce(emit, number)
+            self._faults.reach("produced")
+            if offsets:
+                self._retried(
+                    lambda: self._producer.send_offsets_to_transaction(
+                        offsets, self._consumer.consumer_group_metadata(), _CALL_S
+                    )
+                )
+            self._faults.reach("offsets_sent")
+            self._producer.flush(_CALL_S)  # serves the delivery reports that the commit would wait for
+            self._retried(lambda: self._producer.commit_transaction(_CALL_S))
+        except KafkaException as e:
+            self._abort(kafka.error_of(e))
+            return False
+        self._faults.reach("committed")
+        for number, step in steps.items():
+            self._next.update({(topic, number): end for topic, end in ends[number].items()})
+            slot = self._slots[number]
+            was = slot.task.store.position()
+            slot.task.commit(
+                step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now)
+            )
+        self._faults.reach("applied")
+        return True
+
+    def _abort(self, error: KafkaError) -> None:
+        name = kafka.describe(error)
+        if error.fatal() or not error.txn_requires_abort():
+            raise SessionLostError(name)
+        self._log.warning("aborted", error=name)
+        try:
+            self._retried(lambda: self._producer.abort_transaction(_CALL_S))
+        except KafkaException as e:
+            raise SessionLostError(kafka.describe(kafka.error_of(e))) from None
+        # Nothing was committed and no store was written: read the same records again.
+        if any(slot.replayed is not None for slot in self._slots.values()):
+            raise SessionLostError(name)
+        self._read_on()
+
+    def _retried(self, call: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + self._settings.transaction_timeout_ms / 1000
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as e:
+                if not kafka.error_of(e).retriable() or time.monotonic() > deadline:
+                    raise
+
+    def _produce(self, emit: Emit, number: int) -> None:
+        changelog = emit.topic == self._declaration.changelog
+        produce, topic, last = self._producer.produce, emit.topic, len(emit.keys) - 1
+        each = emit.partitions if not isinstance(emit.partitions, int) else None
+        one = emit.partitions if isinstance(emit.partitions, int) else 0
+        for i, (key, value) in enumerate(zip(emit.keys, emit.values, strict=True)):
+            partition = each[i] if each is not None else one
+            while True:
+                try:
+                    if emit.headers is not None:
+                        produce(topic, value, key, partition, headers=emit.headers[i])
+                    elif changelog and i == last:
+                        produce(topic, value, key, partition, on_delivery=self._on_changelog(number))
+                    else:
+                        produce(topic, value, key, partition)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
+
+    def _on_changelog(self, number: int) -> Callable[[KafkaError | None, Message], None]:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self._changelog_end[number] = message.offset() + 1
+
+        return delivered

@@ -1,0 +1,159 @@
+"""The topology, declared once: what runs in workers, what the brokerless driver runs, and what the docs' picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from schemas import contracts
+from schemas.classification import ALLOWED
+from schemas.registry import SchemaIds
+from stream_processors.join import JOIN, Join
+from stream_processors.link import LINK, Link
+from stream_processors.matching.catalogue import Catalogue, load_catalogue
+from stream_processors.matching.tokens import TokenKeys
+from stream_processors.pseudonymise import PSEUDONYMISE, Pseudonymise
+from stream_processors.publish import PUBLISH, Publish
+from stream_processors.refs import Refs, ResearchIds
+from stream_processors.retention_policy import RetentionPolicy, load_policy
+from stream_processors.route import ROUTE, Route
+from stream_processors.runtime.processor import Declaration, Processor
+
+TOPOLOGY: tuple[Declaration, ...] = (PSEUDONYMISE, ROUTE, LINK, JOIN, PUBLISH)
+NAMES = tuple(d.name for d in TOPOLOGY)
+
+PARTITIONED_BY: Mapping[str, str] = MappingProxyType(
+    {
+        "identified.*": "subject id",
+        "linkage.identity": "subject",
+        "linkage.activity": "subject",
+        "linkage.link": "subject",
+        "linkage.candidate": "block",
+        "linkage.contribution": "person",
+        "research.person": "research id",
+    }
+)
+"""What decides the partition of each topic. A subject's partition is that of its supplier's own id for it."""
+
+WRITERS: Mapping[str, str] = MappingProxyType(
+    {
+        "linkage.identity": "pseudonymise",
+        "linkage.activity": "pseudonymise",
+        "linkage.candidate": "route",
+        "linkage.link": "link",
+        "linkage.contribution": "join",
+        "research.person": "publish",
+    }
+)
+"""The one processor that writes each topic: two writers of a key would race."""
+
+
+class TopologyError(ValueError):
+    """The declarations contradict each other or the separation principle."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the processors are built from. A key file is read only when a processor that may hold it is built."""
+
+    token_key: Callable[[], bytes]
+    research_key: Callable[[], bytes]
+    schema_ids: SchemaIds
+    partitions: int
+    catalogue: Catalogue
+    policy: RetentionPolicy
+    epoch: int = 1
+
+    @classmethod
+    def default(
+        cls,
+        token_key: Callable[[], bytes],
+        research_key: Callable[[], bytes],
+        schema_ids: SchemaIds,
+        partitions: int,
+    ) -> Context:
+        """With the catalogue and the retention policy of the installation."""
+        return cls(token_key, research_key, schema_ids, partitions, load_catalogue(), load_policy())
+
+
+def build(name: str, context: Context) -> Processor:
+    """The processor of that name. `pseudonymise` alone reads the token key, `publish` alone the research key.
+
+    Raises:
+        KeyFileError: the key file that it needs is missing, short, or readable by others.
+        KeyError: no such processor.
+    """
+    builders: dict[str, Callable[[], Processor]] = {
+        "pseudonymise": lambda: _pseudonymise(context),
+        "route": lambda: Route(context.schema_ids, context.partitions),
+        "link": lambda: Link(context.catalogue, context.schema_ids),
+        "join": lambda: Join(context.schema_ids, context.partitions),
+        "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),
+    }
+    return builders[name]()
+
+
+def _pseudonymise(context: Context) -> Processor:
+    key = context.token_key()
+    return Pseudonymise(
+        TokenKeys(key, context.epoch),
+        Refs(key),
+        context.catalogue,
+        context.policy,
+        context.schema_ids,
+        context.partitions,
+        context.epoch,
+    )
+
+
+def declaration(name: str) -> Declaration:
+    """The declaration of that name.
+
+    Raises:
+        KeyError: no such processor.
+    """
+    return {d.name: d for d in TOPOLOGY}[name]
+
+
+def validate(topology: tuple[Declaration, ...] = TOPOLOGY) -> None:
+    """Hold the declarations to each other and to the separation principle, before anything runs.
+
+    Raises:
+        TopologyError: inputs of a processor are partitioned by different things; a topic has no contract, no writer or
+            two; a processor reads or writes a zone that it may not; tokens and attributes meet in one processor's input.
+        UnclassifiedFieldError: a field of a contract has no classification that its topic allows.
+    """
+    for name in contracts.names():
+        _ = contracts.contract(name).leaves
+    writers: dict[str, str] = {}
+    for d in topology:
+        by = {PARTITIONED_BY.get(topic) for topic in d.reads}
+        if by != {d.by}:
+            raise TopologyError(f"{d.name}: inputs must all be partitioned by {d.by}")
+        zones = {topic.partition(".")[0] for topic in d.reads}
+        if "identified" in zones and d.name != "pseudonymise":
+            raise TopologyError(f"{d.name} may not read the identified zone")
+        if "research" in zones:
+            raise TopologyError(f"{d.name} may not read the research zone")
+        if len(zones) > 1:
+            raise TopologyError(f"{d.name} reads more than one zone")
+        classes = {c for t in d.reads if t in WRITERS for c in ALLOWED[t.replace(".", "/")]}
+        if {"token", "attribute"} <= classes:
+            raise TopologyError(f"{d.name} would see tokens beside attributes")
+        for topic in d.writes:
+            if topic.endswith("quarantine"):
+                continue
+            if WRITERS.get(topic) != d.name or topic in writers:
+                raise TopologyError(f"{topic} must have one writer, {WRITERS.get(topic)}, not {d.name}")
+            writers[topic] = d.name
+        if any(t.startswith("research") for t in d.writes) and d.name != "publish":
+            raise TopologyError(f"{d.name} may not write the research zone")
+        if sum(t.kind == "said" for t in d.keeps) > 1:
+            raise TopologyError(f"{d.name}: one changelog restores one table")
+    for d in topology:
+        for topic in d.reads:
+            if topic != "identified.*" and topic not in writers:
+                raise TopologyError(f"{d.name} reads {topic}, which nobody writes")
+    for topic in writers:
+        contracts.contract(topic.replace(".", "/"))
