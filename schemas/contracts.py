@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -61,7 +61,7 @@ class Contract:
     """One Avro schema with what Lethe needs to know of it. `name` is its path, such as `identified/dfe.absence`."""
 
     name: str
-    text: str
+    text: str = field(repr=False)
 
     @cached_property
     def json(self) -> dict[str, Any]:

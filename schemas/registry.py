@@ -207,6 +207,11 @@ class Registry:
         )
         return level
 
+    def topics(self) -> frozenset[str]:
+        """Topics that have a schema."""
+        found = self._ask("for its subjects", lambda: self._client.get_subjects())
+        return frozenset(s.removesuffix("-value") for s in found if s.endswith("-value"))
+
     def schema_id(self, topic: str) -> int:
         """Latest registered id of the topic, asked once; see `SchemaIds`."""
         return self._latest_of(topic)[0]
