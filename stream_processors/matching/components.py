@@ -171,7 +171,7 @@ def _dob_swapped() -> pl.Expr:
 
 
 def _whole_code() -> pl.Expr:
-    """Postcode that is not just a part of a British one (SE13, or SE13 7): thousands of people share a part."""
+    """Postcode that is not just a part of a British one (SE13, SE13 7): thousands share a part."""
     code = pl.col("clean_postcode")
     return pl.when(~code.str.contains(_BRITISH_PART)).then(code)
 
@@ -236,7 +236,7 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
 
 
 def components(normalised: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
-    """The named components (String columns, in the given order) of rows of `normalise`; same rows, same order.
+    """The named components (String columns, in that order) of rows of `normalise`; same rows, same order.
 
     Raises `KeyError` for a component that does not exist.
     """
