@@ -83,8 +83,9 @@ def provision(
     """Create missing topics, correct settings that differ, register schemas and their compatibility.
 
     Without `suppliers`: those of `topics.yaml` and those that have topics already. `overrides` are topic
-    settings that go before the file's, on every topic (a demo shortens days to seconds); the next call without
-    them puts the file's back. Brokers or a registry that do not answer are waited for, and `on_wait` is told so.
+    settings that go before the file's, on every topic (a demo shortens days to seconds); the next call
+    without them puts the file's back. Brokers or a registry that do not answer are waited for, and `on_wait`
+    is told so.
 
     Raises:
         PartitionsDifferError: a topic has another number of partitions than the settings; nothing is changed.

@@ -1,0 +1,72 @@
+"""`lethe supplier`: who supplies records."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from infra.provision import (
+    BrokerDownError,
+    PartitionsDifferError,
+    add_supplier,
+    suppliers_of,
+)
+from infra.settings import Settings
+from schemas.contracts import DATASETS, UnknownSupplierError, identified_topic, kind_of
+from schemas.registry import (
+    RegistryDownError,
+    RegistryRefusedError,
+    SchemaDriftError,
+    SchemaIncompatibleError,
+)
+
+supplier_app = typer.Typer(help="Suppliers: councils and departments.", no_args_is_help=True)
+
+_EXPECTED = (
+    BrokerDownError,
+    PartitionsDifferError,
+    RegistryDownError,
+    RegistryRefusedError,
+    SchemaDriftError,
+    SchemaIncompatibleError,
+    UnknownSupplierError,
+)
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@supplier_app.command()
+def add(
+    supplier: Annotated[str, typer.Argument(help="such as council-hackney")],
+) -> None:
+    """Create a supplier's topics and register their schemas. Safe to repeat."""
+    try:
+        done = add_supplier(Settings(), supplier, on_wait=_say)
+    except _EXPECTED as e:
+        _say(str(e))
+        raise typer.Exit(1) from None
+    for spec in done.topics:
+        state = "created" if spec.name in done.created else "is there"
+        typer.echo(f"{spec.name}: {'corrected' if spec.name in done.corrected else state}")
+
+
+@supplier_app.command()
+def ls(
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document, for programs")] = False,
+) -> None:
+    """List the suppliers that have topics, with what each delivers."""
+    try:
+        found = suppliers_of(Settings(), on_wait=_say)
+    except _EXPECTED as e:
+        _say(str(e))
+        raise typer.Exit(1) from None
+    rows = [{"supplier": s, "topics": [identified_topic(s, d) for d in DATASETS[kind_of(s)]]} for s in found]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for supplier in found:
+        typer.echo(f"{supplier}: {', '.join(DATASETS[kind_of(supplier)])}")

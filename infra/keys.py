@@ -1,0 +1,110 @@
+"""Key files: made once, readable by their owner only, one for each processor that needs one.
+
+`pseudonymise` alone reads `token.key`, `publish` alone `research.key`: no process reads both. Losing a key
+means that nothing can be followed or linked any more, which is also how everything is destroyed at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.settings import Settings
+
+TOKEN_KEY = "token.key"  # noqa: S105 - a file's name
+RESEARCH_KEY = "research.key"
+KEY_BYTES = 32
+
+
+class KeyFileError(RuntimeError):
+    """A key file that may not be used. The message says what to do, and never holds a byte of the key."""
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A key file after `init_keys`; `made` is False where one was there already."""
+
+    path: Path
+    made: bool
+
+
+def token_key(settings: Settings) -> Path:
+    """File of the key that tokens and references are made under: for `pseudonymise` alone."""
+    return settings.keys / TOKEN_KEY
+
+
+def research_key(settings: Settings) -> Path:
+    """File of the key that pseudonyms are made under: for `publish` alone."""
+    return settings.keys / RESEARCH_KEY
+
+
+def init_keys(settings: Settings) -> list[KeyFile]:
+    """Make the key files that are missing: 32 random bytes each, as one line of hex.
+
+    Files have mode 0600, their folder 0700. Never writes to a file that exists.
+    """
+    settings.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.keys.chmod(0o700)
+    return [KeyFile(path, _make(path)) for path in (token_key(settings), research_key(settings))]
+
+
+def _make(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(handle, "w") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(secrets.token_hex(KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)  # ours, and of no use
+        raise
+    return True
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file.
+
+    Raises:
+        KeyFileError: it is missing, no regular file (a link is none), open to others than its owner, or does
+            not hold at least 32 bytes in hex.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path} is missing; `lethe keys init` makes it") from None
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise KeyFileError(_not_regular(path)) from None
+        raise KeyFileError(f"{path} cannot be read ({os.strerror(e.errno or 0)})") from None
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise KeyFileError(_not_regular(path))
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise KeyFileError(f"{path} is open to others than its owner; `chmod 600 {path}`")
+        text = file.read(4096).strip()
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        raise KeyFileError(_unfit(path, "does not hold hex")) from None
+    if len(key) < KEY_BYTES:
+        raise KeyFileError(_unfit(path, f"is shorter than {KEY_BYTES} bytes"))
+    return key
+
+
+def _not_regular(path: Path) -> str:
+    return (
+        f"{path} is no regular file; put the key itself there, or move it away: `lethe keys init` makes one"
+    )
+
+
+def _unfit(path: Path, fault: str) -> str:
+    return f"{path} {fault}; restore it, or, if it was never used, move it away: `lethe keys init` makes one"
