@@ -1,0 +1,18 @@
+"""How a command ends when it cannot do what it was asked: one clear line on standard error, a stable exit code."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import typer
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_NOT_UP = 3
+EXIT_REJECTED = 4
+
+
+def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
+    """Print the message and end with the code."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,39 @@
+"""Structured logs: one JSON line per event on standard error, and only fields that are known to hold no personal value."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+ALLOWED_FIELDS = frozenset(
+    {
+        "event", "level", "timestamp", "processor", "instance", "partition", "partitions", "topic", "records", "error",
+        "retry_in_s", "lagged", "what", "supplier", "dataset", "file", "point", "seconds", "pid", "exit_code", "advice",
+    }
+)  # fmt: skip
+
+
+def _only_allowed(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    return {k: (v if k in ALLOWED_FIELDS else "(withheld)") for k, v in event.items()}
+
+
+def configure(*, readable: bool | None = None) -> None:
+    """Set up structlog for this process; readable lines instead of JSON on a terminal."""
+    if readable is None:
+        readable = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            _only_allowed,
+            structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
