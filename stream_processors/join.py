@@ -67,9 +67,10 @@ class Join:
                     if value != old or value is None:
                         touched.add(key)
             else:
-                for key in keys:
+                changed = [k for k, old in zip(keys, view.get_many("links", keys), strict=True) if latest[k] != old]
+                for key in changed:
                     view.put("links", key, latest[key])
-                touched |= self._relinked(view, sorted({k[_SUBJECT] for k in keys}))
+                touched |= self._relinked(view, sorted({k[_SUBJECT] for k in changed}))
         return touched
 
     def everything(self, view: View) -> set[bytes]:

@@ -83,7 +83,7 @@ def load_policy(path: Path = FILE) -> RetentionPolicy:
 def expires_on(policy: RetentionPolicy, contract: Contract, received: pl.Expr | pl.Series) -> pl.Expr:
     """First day on which a record may no longer be held (Date), for rows of an identified contract.
 
-    The earlier of the hard stop and anchor + days; where the anchor is missing or before 1950, receipt + days.
+    The earlier of the hard stop and anchor + days; where it is missing or before 1950, receipt + days.
     The anchor's own day is day 0: with 30 days, a record of 1 March is held on 30 March, expires on 31 March.
     A clock tick as of that day or later destroys it; so does one as of the hard stop.
 

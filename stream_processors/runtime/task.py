@@ -50,7 +50,13 @@ class Task:
         said = self.processor.declaration.said
         if said is None:
             return
-        self.store.apply({said: {k: v for k, v in records if k != HEARTBEAT_KEY}}, position)
+        rows = {k: v for k, v in records if k != HEARTBEAT_KEY}
+        # A delete of what is not there would lie in RocksDB's way: seeks walk over deletes one by one.
+        gone = [k for k, v in rows.items() if v is None]
+        for key, held in zip(gone, self.store.get_many(said, gone), strict=True):
+            if held is None:
+                del rows[key]
+        self.store.apply({said: rows}, position)
 
     def _view(self) -> View:
         return View(self.store, self.processor.declaration.keeps, self.partition)
