@@ -9,14 +9,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import Any
 
 import fastavro
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyruhvro
 
 from schemas.contracts import Contract
+
+_FIRST_DAY, _LAST_DAY = ((day - date(1970, 1, 1)).days for day in (date.min, date.max))
 
 
 class CodecError(ValueError):
@@ -66,6 +70,7 @@ def decode_each(bodies: Sequence[bytes], contract: Contract) -> Decoded:
     """Bodies of others: each is taken or refused on its own; what is taken encodes back to the same bytes.
 
     Bodies that Avro allows but that encode differently (an array in several blocks) are taken through fastavro.
+    Strings that are not UTF-8 and dates beyond the years 1 to 9999 are bad.
     """
     good: list[int] = []
     bad: list[int] = []
@@ -146,7 +151,22 @@ def _fit(batch: pa.RecordBatch, contract: Contract) -> pa.RecordBatch:
 
 def _rust(bodies: Sequence[bytes], contract: Contract) -> pa.RecordBatch:
     batch = _guarded(lambda: pyruhvro.deserialize_array(list(bodies), contract.text))
+    _guarded(lambda: batch.validate(full=True))  # the Rust decoder takes strings that are not UTF-8
+    if not all(map(_dates_fit, batch.columns)):
+        raise CodecError("does not fit the schema (a date beyond the years 1 to 9999)")
     return pa.RecordBatch.from_arrays(batch.columns, schema=arrow_schema(contract))
+
+
+def _dates_fit(column: pa.Array) -> bool:
+    """Whether every date at every depth is one that Python, and so fastavro, can hold."""
+    if pa.types.is_struct(column.type):
+        return all(map(_dates_fit, column.flatten()))
+    if pa.types.is_list(column.type):
+        return _dates_fit(column.flatten())
+    if not pa.types.is_date32(column.type) or column.null_count == len(column):
+        return True
+    found = pc.min_max(column.view(pa.int32()))
+    return bool(_FIRST_DAY <= found["min"].as_py() and found["max"].as_py() <= _LAST_DAY)
 
 
 def _guarded(call: Callable[[], Any]) -> Any:
