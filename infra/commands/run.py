@@ -51,6 +51,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
 
     Exits 1 with advice if a key file, the topology or the registered schemas forbid a start.
     """
+    configure()
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # several processors share the cores; before polars is imported
     from infra.keys import KeyFileError, read_key
     from schemas.classification import UnclassifiedFieldError

@@ -8,6 +8,7 @@ If the *group* was away for longer than tombstones live, some may have been comp
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Restorer:
         declaration = self._processor.declaration
         target = {tp.topic: max(tp.offset, 0) for tp in committed}
         now = self._now_ms()
+        began = time.monotonic()
         alive_ms = min(map(self._tombstones_live_ms, target), default=0)
         times = [int(tp.metadata) for tp in committed if tp.offset >= 0 and (tp.metadata or "").isdigit()]
         # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
@@ -100,7 +102,14 @@ class Restorer:
                 replayed += len(batch)
         store.apply({}, Position(target, changelog_end, now))
         if replayed:
-            _log.info("restored", processor=declaration.name, partition=number, records=replayed, lagged=lagged)
+            _log.info(
+                "restored",
+                processor=declaration.name,
+                partition=number,
+                records=replayed,
+                seconds=round(time.monotonic() - began, 3),
+                lagged=lagged,
+            )
         return Restored(task, changelog_end, lagged)
 
     def live_keys(self, topic: str, number: int) -> list[bytes]:

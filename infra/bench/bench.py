@@ -1,0 +1,250 @@
+"""All stages in one run on one broker, as figures and as ratios to the raw pass-through."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psutil
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from infra.bench import load
+from infra.broker.cluster import Stack, isolated
+from infra.keys import init_keys, read_key, research_key, token_key
+from infra.provision import provision
+from infra.rest import Flow
+from infra.settings import Settings
+from stream_processors.refs import Refs, ResearchIds
+from stream_processors.runtime.kafka import consumer_config
+from stream_processors.topology import NAMES
+
+COPY_TOPIC = "bench.copy"
+SHARE_OF_PERSONS = 0.2
+TRICKLE_PER_S, TRICKLE_S = 100, 20
+_REST_S = 900
+
+TARGETS = {
+    "pseudonymise_events": 0.6,
+    "pseudonymise_persons": 0.3,
+    "join": 0.35,
+    "publish": 0.35,
+    "end_to_end": 0.12,
+}
+"""At least this share of `pass_through`, in the same run."""
+
+
+@dataclass
+class Figures:
+    """`rates` in records a second; the rest in the unit of its name."""
+
+    records: int = 0
+    rates: dict[str, float] = field(default_factory=dict)
+    trickle_p50_ms: float = 0.0
+    trickle_p99_ms: float = 0.0
+    peak_rss_mb: dict[str, float] = field(default_factory=dict)
+    rebuild_s_per_million: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For bench.json: the figures, their ratios to the pass-through, and the targets."""
+        through = self.rates.get("pass_through", 0.0)
+        return {
+            "records": self.records,
+            "records_per_second": {k: round(v) for k, v in self.rates.items()},
+            "ratio_to_pass_through": {k: round(v / through, 3) for k, v in self.rates.items()} if through else {},
+            "targets": TARGETS,
+            "trickle_p50_ms": round(self.trickle_p50_ms, 1),
+            "trickle_p99_ms": round(self.trickle_p99_ms, 1),
+            "peak_rss_mb": {k: round(v, 1) for k, v in self.peak_rss_mb.items()},
+            "rebuild_s_per_million": round(self.rebuild_s_per_million, 2),
+        }
+
+
+def bench(base: Settings, records: int, say: Callable[[str], None], keep: bool = False) -> Figures:
+    """Run all stages on a stack of its own in a temporary folder."""
+    home = Path(mkdtemp(prefix="lethe-bench-"))
+    settings = isolated(home, base)
+    try:
+        with Stack(settings):
+            return _Run(settings, records, say).all()
+    finally:
+        if not keep:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+class _Run:
+    def __init__(self, settings: Settings, records: int, say: Callable[[str], None]) -> None:
+        self._settings, self._say = settings, say
+        self._people = int(records * SHARE_OF_PERSONS / 2)
+        self._events = records - 2 * self._people
+        self._figures = Figures(records)
+        self._env = {**os.environ, **settings.environment(), "POLARS_MAX_THREADS": "1"}
+
+    def all(self) -> Figures:
+        provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
+        init_keys(self._settings)
+        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap})
+        for created in admin.create_topics([NewTopic(COPY_TOPIC, self._settings.partitions, 1)]).values():
+            created.result(30)
+        loader = load.Loader(self._settings)
+        people = load.persons(self._people)
+        self._say(f"persons: 2 x {self._people:,}")
+        loader.publish("council-northam", "person", load.council(people))
+        loader.publish("dfe", "person", load.department(people, "UPN"))
+        self._stage("pseudonymise", "pseudonymise_persons")
+        for name in ("route", "link"):
+            self._stage(name, name)
+        self._stage("join", None)
+        self._stage("publish", None)
+        self._say(f"events: {self._events:,}")
+        loader.publish("dfe", "absence", load.absences(self._events, self._people))
+        copied = self._child("infra.bench.pass_through", "identified.dfe.absence", COPY_TOPIC)
+        self._note("pass_through", copied["records"] / copied["seconds"])
+        self._stage("pseudonymise", "pseudonymise_events")
+        self._stage("join", "join")
+        self._stage("publish", "publish")
+        with self._everything():
+            self._end_to_end(loader)
+            self._trickle()
+        self._rebuild()
+        return self._figures
+
+    def _note(self, name: str, rate: float) -> None:
+        self._figures.rates[name] = rate
+        self._say(f"{name}: {rate:,.0f} records/s")
+
+    def _child(self, module: str, *args: str) -> dict[str, Any]:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", module, *args], env=self._env, check=True, stdout=subprocess.PIPE, timeout=_REST_S
+        )
+        found: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
+        return found
+
+    def _stage(self, processor: str, name: str | None) -> None:
+        found = self._child("infra.bench.stage", processor)
+        peak = self._figures.peak_rss_mb
+        peak[processor] = max(peak.get(processor, 0.0), found["peak_rss_mb"])
+        if name:
+            self._note(name, found["records"] / found["seconds"] if found["seconds"] else 0.0)
+
+    @contextmanager
+    def _everything(self) -> Iterator[None]:
+        workers = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "infra.cli", "run", *NAMES],
+            env=self._env,
+            stderr=(self._settings.base / "workers.log").open("wb"),
+        )
+        try:
+            self._at_rest()
+            yield
+        finally:
+            for child in psutil.Process(workers.pid).children():
+                name = child.cmdline()[-1]
+                used = child.memory_info().rss / 1024 / 1024
+                self._figures.peak_rss_mb[name] = max(self._figures.peak_rss_mb.get(name, 0.0), used)
+            workers.terminate()
+            workers.wait(60)
+
+    def _at_rest(self) -> None:
+        flow = Flow(self._settings)
+        try:
+            flow.wait(_REST_S)
+        finally:
+            flow.close()
+
+    def _end_to_end(self, loader: load.Loader) -> None:
+        """A second population through everything at once: from its first record published to the flow at rest."""
+        people = load.persons(self._people, seed=3)
+        began = time.monotonic()
+        sent = loader.publish("council-southam", "person", load.council(people))
+        sent += loader.publish("dfe", "person", load.department(people, "UPN").with_columns(pl.col("UPN") + "B"))
+        absences = load.absences(self._events, self._people, seed=4)
+        sent += loader.publish("dfe", "absence", absences.with_columns(pl.col("UPN") + "B"))
+        self._at_rest()
+        self._note("end_to_end", sent / (time.monotonic() - began))
+
+    def _trickle(self) -> None:
+        """Acknowledged publish to readable research record, for events of people who are linked already."""
+        latencies = trickle(self._settings, self._people)
+        self._figures.trickle_p50_ms = float(np.percentile(latencies, 50))
+        self._figures.trickle_p99_ms = float(np.percentile(latencies, 99))
+        self._say(f"trickle: p99 {self._figures.trickle_p99_ms:,.0f} ms")
+
+    def _rebuild(self) -> None:
+        """Restore the largest state from Kafka: join's, from nothing."""
+        shutil.rmtree(self._settings.state / "join", ignore_errors=True)
+        worker = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "infra.cli", "run", "join"], env=self._env, stderr=subprocess.PIPE
+        )
+        records, seconds = 0, 0.0
+        assert worker.stderr is not None
+        for line in worker.stderr:
+            event = json.loads(line) if line.startswith(b"{") else {}
+            if event.get("event") == "restored":
+                records += event["records"]
+                seconds += event["seconds"]
+            if event.get("event") == "assigned":
+                break
+        worker.terminate()
+        worker.communicate(timeout=60)
+        self._figures.rebuild_s_per_million = seconds / records * 1e6 if records else 0.0
+        self._say(f"rebuild: {self._figures.rebuild_s_per_million:.1f} s per million records")
+
+
+def trickle(settings: Settings, people: int) -> list[float]:
+    """Latencies in ms at 100 records a second; each record is of another person, whose research id is computed here."""
+    count = TRICKLE_PER_S * TRICKLE_S
+    numbers = np.random.default_rng(5).choice(people, min(count, people), replace=False)
+    refs, ids = Refs(read_key(token_key(settings))), ResearchIds(read_key(research_key(settings)))
+    frame = pl.DataFrame({"number": numbers}).with_columns(cohort=pl.format("C{}", "number"))
+    frame = frame.with_columns(refs.subject("council-northam", pl.col("cohort")).alias("person_ref"))
+    research = frame.select(ids.person(pl.col("person_ref")).alias("id"))["id"].to_list()
+    rows = load.absences(len(numbers), people, seed=6).with_columns(
+        UPN=pl.format("D{}", pl.Series(numbers)), record_id=pl.concat_str(pl.lit("T"), "record_id")
+    )
+    consumer = Consumer(consumer_config(settings, "bench.trickle"))
+    topic = "research.person"
+    parts = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, p, consumer.get_watermark_offsets(TopicPartition(topic, p))[1]) for p in parts])
+    loader = load.Loader(settings)
+    acknowledged: dict[str, float] = {}
+    seen: dict[str, float] = {}
+    wanted = set(research)
+
+    def take(wait: float) -> None:
+        for message in consumer.consume(500, wait):
+            if message.error() is None and message.value() is not None:
+                key = message.key().decode()
+                if key in wanted:
+                    seen.setdefault(key, time.monotonic())
+
+    def acknowledge(id_: str) -> Callable[[object, object], None]:
+        return lambda _error, _message: acknowledged.setdefault(id_, time.monotonic())
+
+    began = time.monotonic()
+    for i, (id_, message) in enumerate(zip(research, loader.messages("dfe", "absence", rows), strict=True)):
+        loader.producer.produce(*message, on_delivery=acknowledge(id_))
+        while time.monotonic() < began + (i + 1) / TRICKLE_PER_S:
+            loader.producer.poll(0)
+            take(0.002)
+    loader.producer.flush()
+    deadline = time.monotonic() + 30
+    while len(seen) < len(research) and time.monotonic() < deadline:
+        take(0.05)
+    consumer.close()
+    missing = len(research) - len(seen)
+    # A record that never came counts as the whole wait: it must not make the figure better.
+    return [(seen[k] - t) * 1000 for k, t in acknowledged.items() if k in seen] + [30_000.0] * missing
+

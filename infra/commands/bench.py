@@ -1,0 +1,45 @@
+"""`lethe bench`: what this machine does, as figures and as ratios to the raw pass-through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.settings import Settings
+
+
+def bench(
+    records: Annotated[int, typer.Option(min=1_000, help="Records of the identified zone.")] = 500_000,
+    out: Annotated[Path, typer.Option(help="Where the figures are written.")] = Path("bench.json"),
+    keep: Annotated[bool, typer.Option(help="Keep the stack's folder, to look at it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure every processor alone, then everything at once, on a stack of its own.
+
+    Example: lethe bench --records 1000000
+    """
+    from infra.bench.bench import bench as run_bench
+
+    console = Console(stderr=as_json)
+    figures = run_bench(Settings(), records, console.print, keep).as_json()
+    out.write_text(json.dumps(figures, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    table = Table("stage", "records/s", "of pass-through", "at least", title=f"{records:,} records")
+    for name, rate in figures["records_per_second"].items():
+        target = figures["targets"].get(name)
+        table.add_row(name, f"{rate:,}", f"{figures['ratio_to_pass_through'][name]:.2f}", f"{target or ''}")
+    console.print(table)
+    rest = Table("figure", "value", "at most")
+    rest.add_row("trickle, 99th percentile", f"{figures['trickle_p99_ms']:,} ms", "2,000 ms")
+    for name, mb in figures["peak_rss_mb"].items():
+        rest.add_row(f"peak memory, {name}", f"{mb:,} MB", "700 MB")
+    rest.add_row("rebuild, per million records", f"{figures['rebuild_s_per_million']} s", "")
+    console.print(rest)
+    console.print(f"written to {out}")
