@@ -76,7 +76,10 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
     seconds: dict[str, float] = {}
     with Stack(settings):
         console.print(f"[bold]stack[/] up on {settings.bootstrap}, registry {settings.registry}")
-        provision(settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam", FEBRL_COUNCIL])
+        provision(
+            settings,
+            suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam", FEBRL_COUNCIL],
+        )
         init_keys(settings)
         workers = _start_workers(settings, home)
         try:
@@ -110,9 +113,7 @@ def _start_workers(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
     log = (home / "run").joinpath("workers.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "infra.cli", "run", "all"], env=env, stdout=out, stderr=out
-        )
+        return subprocess.Popen([sys.executable, "-m", "infra.cli", "run", "all"], env=env, stdout=out, stderr=out)
 
 
 def _stop(workers: subprocess.Popen[bytes]) -> None:
@@ -263,7 +264,7 @@ def _scores(truth: pl.DataFrame, links: Mapping[str, Mapping[str, Any]]) -> dict
             linked += 1
             right += person.get(link["person_ref"]) == true
     return {
-        "subjects": len(truth) - truth["cohort"].sum(),
+        "subjects": truth.filter(~pl.col("cohort")).height,
         "true matches": possible,
         "linked": linked,
         "precision": right / linked if linked else 0.0,
@@ -276,7 +277,10 @@ def _print(report: Report, console: Console) -> None:
     for row in report.control_totals:
         warnings = sum(w["count"] for w in row["warnings"]) if isinstance(row["warnings"], list) else 0
         control.add_row(
-            row["supplier"], row["dataset"], *(f"{row[c]:,}" for c in ("read", "published", "rejected")), f"{warnings:,}"
+            row["supplier"],
+            row["dataset"],
+            *(f"{row[c]:,}" for c in ("read", "published", "rejected")),
+            f"{warnings:,}",
         )
     console.print(control)
     labels = sorted({label for counts in report.outcomes.values() for label in counts})
@@ -287,7 +291,10 @@ def _print(report: Report, console: Console) -> None:
     quality = Table("truth", "subjects", "true matches", "linked", "precision", "recall", title="Against the truth")
     for name, q in report.quality.items():
         quality.add_row(
-            name, *(f"{q[c]:,.0f}" for c in ("subjects", "true matches", "linked")), f"{q['precision']:.4f}", f"{q['recall']:.4f}"
+            name,
+            *(f"{q[c]:,.0f}" for c in ("subjects", "true matches", "linked")),
+            f"{q['precision']:.4f}",
+            f"{q['recall']:.4f}",
         )
     console.print(quality)
     example = Table("field", "value", title="One research record")
@@ -299,7 +306,9 @@ def _print(report: Report, console: Console) -> None:
     for name, s in report.seconds.items():
         times.add_row(name, f"{s:.1f}")
     console.print(times)
-    console.print(f"{report.research_records:,} research records; {report.records_per_second:,.0f} records a second end to end")
+    console.print(
+        f"{report.research_records:,} research records; {report.records_per_second:,.0f} records a second end to end"
+    )
     if report.differences:
         console.print(f"[bold red]{len(report.differences)} differences from the oracle[/]")
     else:

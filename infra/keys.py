@@ -84,26 +84,32 @@ def read_key(path: Path) -> bytes:
         if e.errno == errno.ELOOP:
             raise KeyFileError(_not_regular(path)) from None
         raise KeyFileError(f"{path} cannot be read ({os.strerror(e.errno or 0)})") from None
-    with os.fdopen(handle, "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise KeyFileError(_not_regular(path))
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise KeyFileError(f"{path} is open to others than its owner; `chmod 600 {path}`")
-        text = file.read(4096).strip()
-    try:
-        key = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        raise KeyFileError(_unfit(path, "does not hold hex")) from None
+        key = _parsed(os.read(handle, 4096))
+    finally:
+        os.close(handle)
+    if key is None:
+        raise KeyFileError(_unfit(path, "does not hold hex"))
     if len(key) < KEY_BYTES:
         raise KeyFileError(_unfit(path, f"is shorter than {KEY_BYTES} bytes"))
     return key
 
 
+def _parsed(text: bytes) -> bytes | None:
+    """The bytes that hex stands for, or None; apart, so that no error that quotes the text is ever chained."""
+    try:
+        return bytes.fromhex(text.strip().decode("ascii"))
+    except ValueError:
+        return None
+
+
 def _not_regular(path: Path) -> str:
-    return (
-        f"{path} is no regular file; put the key itself there, or move it away: `lethe keys init` makes one"
-    )
+    return f"{path} is no regular file; put the key itself there, or move it away: `lethe keys init` makes one"
 
 
 def _unfit(path: Path, fault: str) -> str:

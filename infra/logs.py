@@ -1,4 +1,5 @@
-"""Structured logs: one JSON line per event on standard error, and only fields that are known to hold no personal value."""
+"""Structured logs: one JSON line per event on standard error, and only fields that are known to hold no personal
+value."""
 
 from __future__ import annotations
 
@@ -17,9 +18,7 @@ ALLOWED_FIELDS = frozenset(
 )  # fmt: skip
 
 
-def _only_allowed(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _only_allowed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return {k: (v if k in ALLOWED_FIELDS else "(withheld)") for k, v in event.items()}
 
 

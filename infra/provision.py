@@ -152,11 +152,7 @@ def _apply(
     specs: Sequence[TopicSpec],
     overrides: Mapping[str, str],
 ) -> Provisioned:
-    wrong = [
-        f"{s.name} has {existing[s.name]}"
-        for s in specs
-        if existing.get(s.name, s.partitions) != s.partitions
-    ]
+    wrong = [f"{s.name} has {existing[s.name]}" for s in specs if existing.get(s.name, s.partitions) != s.partitions]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise PartitionsDifferError(

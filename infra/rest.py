@@ -82,7 +82,9 @@ class Flow:
             before = ends
             on_wait(behind)
             if time.monotonic() > deadline:
-                raise NotAtRestError(f"not at rest after {seconds:.0f} s; behind: {', '.join(sorted(behind)) or 'none'}")
+                raise NotAtRestError(
+                    f"not at rest after {seconds:.0f} s; behind: {', '.join(sorted(behind)) or 'none'}"
+                )
             time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
 
     def _ends(self) -> dict[tuple[str, int], int]:

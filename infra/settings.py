@@ -1,4 +1,5 @@
-"""The one typed object of configuration, made at the edge: from the environment (`LETHE_*`) with defaults for one machine."""
+"""The one typed object of configuration, made at the edge: from the environment (`LETHE_*`) with defaults for one
+machine."""
 
 from __future__ import annotations
 

@@ -88,9 +88,7 @@ def load(path: Path = FILE) -> TopicsFile:
     return TopicsFile.model_validate(yaml.safe_load(path.read_text()))
 
 
-def topics_of(
-    settings: Settings, suppliers: Iterable[str], file: TopicsFile | None = None
-) -> list[TopicSpec]:
+def topics_of(settings: Settings, suppliers: Iterable[str], file: TopicsFile | None = None) -> list[TopicSpec]:
     """Every topic for these suppliers: theirs first, then those that all share.
 
     Raises:

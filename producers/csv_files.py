@@ -177,8 +177,13 @@ def _utf8(data: bytes) -> bool:
 
 
 def _plainly_quoted(data: bytes, delimiter: str) -> bool:
-    """Every quote opens a cell right after a delimiter or closes one right before; CR only before LF."""
+    """Every quote opens a cell right after a delimiter or closes one right before; CR only before LF.
+
+    And no line is blank: pyarrow takes one for a row.
+    """
     if data.count(b"\r") != data.count(b"\r\n") or b"\0" in data:
+        return False
+    if data.startswith((b"\n", b"\r")) or b"\n\n" in data or b"\n\r" in data:
         return False
     if b'"' not in data:
         return True

@@ -102,7 +102,9 @@ def decode_each(bodies: Sequence[bytes], contract: Contract) -> Decoded:
         whole(0, len(bodies))
     table = pa.Table.from_batches(batches, schema=arrow_schema(contract)).combine_chunks()
     found = table.to_batches()
-    return Decoded(found[0] if found else pa.RecordBatch.from_pylist([], schema=arrow_schema(contract)), good, bad)
+    return Decoded(
+        found[0] if found else pa.RecordBatch.from_pylist([], schema=arrow_schema(contract)), good, bad
+    )
 
 
 def decode_older(bodies: Sequence[bytes], writer: Any, contract: Contract) -> Decoded:
@@ -141,7 +143,9 @@ def _fit(batch: pa.RecordBatch, contract: Contract) -> pa.RecordBatch:
     columns = []
     for field, column in zip(wanted, batch.columns, strict=True):
         if column.null_count and not field.nullable:
-            raise CodecError(f"{contract.name}: {field.name} has no null in the schema, and a null in the rows")
+            raise CodecError(
+                f"{contract.name}: {field.name} has no null in the schema, and a null in the rows"
+            )
         try:
             columns.append(column if column.type == field.type else column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as e:
@@ -166,7 +170,7 @@ def _dates_fit(column: pa.Array) -> bool:
     if not pa.types.is_date32(column.type) or column.null_count == len(column):
         return True
     found = pc.min_max(column.view(pa.int32()))
-    return bool(_FIRST_DAY <= found["min"].as_py() and found["max"].as_py() <= _LAST_DAY)
+    return bool(found["min"].as_py() >= _FIRST_DAY and found["max"].as_py() <= _LAST_DAY)
 
 
 def _guarded(call: Callable[[], Any]) -> Any:
@@ -181,7 +185,9 @@ def _guarded(call: Callable[[], Any]) -> Any:
 def _careful(body: bytes, contract: Contract, writer: Any = None) -> dict[str, Any] | None:
     stream = io.BytesIO(body)
     try:
-        row = fastavro.schemaless_reader(stream, writer or contract.parsed, contract.parsed if writer else None)
+        row = fastavro.schemaless_reader(
+            stream, writer or contract.parsed, contract.parsed if writer else None
+        )
         if stream.read(1):
             return None
         check = pa.RecordBatch.from_pylist([row], schema=arrow_schema(contract))

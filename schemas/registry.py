@@ -146,9 +146,7 @@ class Registry:
     up by itself.
     """
 
-    def __init__(
-        self, url: str, on_wait: OnWait | None = None, deadline_seconds: float | None = None
-    ) -> None:
+    def __init__(self, url: str, on_wait: OnWait | None = None, deadline_seconds: float | None = None) -> None:
         self._url = url
         self._on_wait = on_wait or (lambda message: _log.warning("waiting", what=message))
         self._deadline = deadline_seconds
@@ -171,9 +169,7 @@ class Registry:
         """
         schema = Schema(contract.text, "AVRO")
         try:
-            id_: int = self._ask(
-                f"to register {topic}", lambda: self._client.register_schema(subject(topic), schema)
-            )
+            id_: int = self._ask(f"to register {topic}", lambda: self._client.register_schema(subject(topic), schema))
         except SchemaRegistryError as e:
             if e.http_status_code == 409:
                 raise SchemaIncompatibleError(

@@ -1,0 +1,1 @@
+"""The flow: a module for each processor, and what they share."""

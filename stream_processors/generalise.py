@@ -155,9 +155,7 @@ KEPT: Mapping[str, Kept] = {
 
 def generalise(contract: contracts.Contract, rows: pl.DataFrame) -> pl.DataFrame:
     """The kept fields of rows of an identified contract: same rows, same order, columns as in the activity's item."""
-    return rows.select(
-        rule.make(pl.col(rule.source)).alias(name) for name, rule in KEPT[contract.name].rules.items()
-    )
+    return rows.select(rule.make(pl.col(rule.source)).alias(name) for name, rule in KEPT[contract.name].rules.items())
 
 
 def check() -> None:

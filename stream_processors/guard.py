@@ -1,6 +1,7 @@
 """The guard before the research zone: what is not allowed by name, type and domain does not pass.
 
-The names and types are the research contract's; the domains are its enums, its ranges, whole months, and for an area the
+The names and types are the research contract's; the domains are its enums, its ranges, whole months, and for an area
+the
 form of a code. A field of a contribution that the research contract lacks stops start-up.
 """
 
@@ -32,7 +33,7 @@ class Guard:
         envelope = {"dataset", "supplier", "expires_on", "person", "person.family_ref"}
         self._checks: dict[str, list[Field]] = {}
         for leaf in contracts.contract("linkage/contribution").leaves:
-            if leaf.path in envelope or leaf.path in allowed and leaf.kind == "record":
+            if leaf.path in envelope or (leaf.path in allowed and leaf.kind == "record"):
                 continue
             target = allowed.get(leaf.path.removeprefix("person."))
             if target is None or target.symbols != leaf.symbols or target.domain != leaf.domain:
@@ -79,4 +80,3 @@ def _within(values: pa.Array, leaf: Field) -> pa.Array | None:
         low, high = leaf.domain
         return pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
     return None
-

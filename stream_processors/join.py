@@ -101,9 +101,7 @@ class Join:
         out.count("detached", len(takes_back))
         return out
 
-    def _emit(
-        self, out: Outputs, persons: list[bytes], records: list[bytes], values: Sequence[bytes | None]
-    ) -> None:
+    def _emit(self, out: Outputs, persons: list[bytes], records: list[bytes], values: Sequence[bytes | None]) -> None:
         partitions = partitions_of([p.decode() for p in persons], self._partitions).tolist()
         keys = [p + b"|" + r for p, r in zip(persons, records, strict=True)]
         out.emit("linkage.contribution", partitions, keys, values)
@@ -114,7 +112,10 @@ class Join:
         best: dict[bytes, tuple[tuple[str, str], bytes]] = {}
         if flat:
             links = decode([v[wire.HEADER_BYTES :] for _, _, v in flat], _LINK)
-            persons, match_keys = links.column("person_ref").to_pylist(), links.column("match_key").to_pylist()
+            persons, match_keys = (
+                links.column("person_ref").to_pylist(),
+                links.column("match_key").to_pylist(),
+            )
             for (subject, key, _), person, match_key in zip(flat, persons, match_keys, strict=True):
                 if person is None:
                     continue

@@ -73,7 +73,11 @@ class Link:
             keys = pl.Series([k for k, _ in rows]).cast(pl.String)
             decoded = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)))
             block, subject = keys.str.split_exact("|", 1).struct.unnest()
-            found = claims(decoded.with_columns(block.alias("block"), subject.alias("subject")), self._ranks, self._strict)
+            found = claims(
+                decoded.with_columns(block.alias("block"), subject.alias("subject")),
+                self._ranks,
+                self._strict,
+            )
             values = wire.frame(self._ids.schema_id("linkage.link"), encode(one_batch(found), _LINK))
             homes = found["home"].to_list()
             for (key, _), home, value in zip(rows, homes, values, strict=True):
@@ -94,7 +98,12 @@ class Link:
         # A subject whose records moved to another partition is told so where it was.
         moved = [k for k in changed if k in said and _home(said[k]) != _home(should[k])]
         for keys_ in (gone, moved):
-            out.emit("linkage.link", [_home(said[k]) for k in keys_], [_turn(k) for k in keys_], [None] * len(keys_))
+            out.emit(
+                "linkage.link",
+                [_home(said[k]) for k in keys_],
+                [_turn(k) for k in keys_],
+                [None] * len(keys_),
+            )
         return out
 
 
@@ -113,7 +122,7 @@ def claims(candidates: pl.DataFrame, ranks: dict[str, int], strict: Sequence[str
     """
     rows = candidates.with_row_index("row")
     tokens = (
-        rows.select("row", "block", "subject", "supplier", "role", token="tokens")
+        rows.select("row", "block", "subject", "supplier", "role", pl.col("tokens").alias("token"))
         .explode("token")
         .drop_nulls("token")
         .with_columns(match_key=pl.col("token").str.head(-_TOKEN_TAIL))

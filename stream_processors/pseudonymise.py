@@ -17,6 +17,7 @@ from schemas.codec import Decoded, arrow_schema, decode_each, decode_older, enco
 from schemas.contracts import Contract
 from schemas.registry import SchemaIds, UnknownSchemaError
 from stream_processors import generalise
+from stream_processors.arrow import one_batch
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
@@ -50,7 +51,8 @@ class _Bad:
 
 
 class Pseudonymise:
-    """Stateless: what goes out is a function of each record and the keys. A failed record takes back its key's output."""
+    """Stateless: what goes out is a function of each record and the keys. A failed record takes back its key's
+    output."""
 
     declaration = PSEUDONYMISE
 
@@ -104,12 +106,12 @@ class Pseudonymise:
         taken: list[tuple[list[int], pl.DataFrame]] = []
         for id_, rows in framed.items():
             try:
-                found = self._decode(id_, [batch.values[r][wire.HEADER_BYTES :] for r in rows], contract, batch.topic)  # type: ignore[index]
+                found = self._decode(id_, [batch.values[r][wire.HEADER_BYTES :] for r in rows], contract, batch.topic)
             except UnknownSchemaError:
                 bad += [_Bad(r, "UnknownSchemaId") for r in rows]
                 continue
             bad += [_Bad(rows[i], "Undecodable") for i in found.bad]
-            frame = pl.DataFrame(pa.Table.from_batches([found.batch]))
+            frame = pl.DataFrame(one_batch(found.batch))
             good_rows = [rows[i] for i in found.good]
             frame, good_rows, failed = self._check(contract, frame, good_rows, batch)
             bad += failed
@@ -141,20 +143,19 @@ class Pseudonymise:
         subject, record = contract.subject_field, contract.record_field
         said = pl.Series([batch.keys[r] for r in rows], dtype=pl.Binary).cast(pl.String, strict=False)
         key = pl.concat_str([pl.col(subject), pl.col(record)], separator="|") if record else pl.col(subject)
-        sid = pl.col(subject)
-        verdict = pl.when(key.ne_missing(pl.lit(said))).then(pl.lit("KeyMismatch:"))
-        verdict = verdict.when((sid == "") | sid.str.contains("|", literal=True)).then(pl.lit(f"BadId:{subject}"))
-        home = pl.Series(partitions_of(frame[subject], self._partitions)) if len(frame) else pl.Series([], dtype=pl.Int32)
-        verdict = verdict.when(pl.lit(home) != batch.partition).then(pl.lit(f"WrongPartition:{subject}"))
-        if record:
-            rid = pl.col(record)
-            verdict = verdict.when((rid == "") | rid.str.contains("|", literal=True)).then(pl.lit(f"BadId:{record}"))
+        home = pl.Series(partitions_of(frame[subject], self._partitions))
+        faults_by_field: list[tuple[pl.Expr, str]] = [
+            (key.ne_missing(pl.lit(said)), "KeyMismatch:"),
+            *((_unusable_id(name), f"BadId:{name}") for name in (subject, record) if name),
+            (pl.lit(home) != batch.partition, f"WrongPartition:{subject}"),
+        ]
         for field in contract.fields:
             if isinstance(field.domain, tuple):
-                low, high = field.domain
-                outside = ~pl.col(field.name).is_between(low, high)
-                verdict = verdict.when(outside).then(pl.lit(f"OutOfDomain:{field.name}"))
-        faults = frame.select(verdict.otherwise(None).alias("fault"))["fault"]
+                outside = ~pl.col(field.name).is_between(*field.domain)
+                faults_by_field.append((outside, f"OutOfDomain:{field.name}"))
+        faults = frame.select(
+            pl.coalesce(pl.when(fault).then(pl.lit(name)) for fault, name in faults_by_field).alias("fault")
+        )["fault"]
         if faults.null_count() == len(frame):
             return frame, rows, []
         bad = []
@@ -211,7 +212,12 @@ class Pseudonymise:
                 columns.append(pa.nulls(len(rows), f.type))
         values = encode(pa.RecordBatch.from_arrays(columns, schema=arrow_schema(_ACTIVITY)), _ACTIVITY)
         keys = _bytes(named.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series())
-        out.emit("linkage.activity", batch.partition, keys, wire.frame(self._ids.schema_id("linkage.activity"), values))
+        out.emit(
+            "linkage.activity",
+            batch.partition,
+            keys,
+            wire.frame(self._ids.schema_id("linkage.activity"), values),
+        )
         if dataset == "person":
             self._say_identity(supplier, contract, named, batch, out)
 
@@ -228,7 +234,7 @@ class Pseudonymise:
             "blocks",
             "tokens",
         )
-        values = encode(_record_batch(identity), _IDENTITY)
+        values = encode(one_batch(identity), _IDENTITY)
         out.emit(
             "linkage.identity",
             batch.partition,
@@ -305,7 +311,7 @@ class Pseudonymise:
             "governance.quarantine",
             batch.partition,
             [f"{batch.topic}|{batch.partition}|{batch.offsets[b.row]}".encode() for b in bad],
-            wire.frame(self._ids.schema_id("governance.quarantine"), encode(_record_batch(rows), _QUARANTINED)),
+            wire.frame(self._ids.schema_id("governance.quarantine"), encode(one_batch(rows), _QUARANTINED)),
         )
 
 
@@ -317,13 +323,11 @@ def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
     return dataset.encode() + b"|" + key
 
 
+def _unusable_id(name: str) -> pl.Expr:
+    """An id that cannot be part of a key."""
+    return (pl.col(name) == "") | pl.col(name).str.contains("|", literal=True)
+
+
 def _bytes(column: pl.Series) -> list[bytes]:
     out: list[bytes] = column.cast(pl.Binary).to_list()
     return out
-
-
-def _record_batch(frame: pl.DataFrame) -> pa.RecordBatch:
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
-    return table.to_batches()[0]
-
-

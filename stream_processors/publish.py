@@ -1,4 +1,5 @@
-"""publish: one de-identified record per person, behind a guard that refuses what is not allowed by name, type and domain.
+"""publish: one de-identified record per person, behind a guard that refuses what is not allowed by name, type and
+domain.
 
 A person's contributions are kept as encoded items of the research record. An Avro array is a count, its items and a
 zero (Avro 1.12 specification, "Complex types"), so the record is spliced from bytes: nothing stored is decoded again.
@@ -60,7 +61,8 @@ _STORED_FACTS = _sub_contract(
 
 
 class Publish:
-    """Holds after: a person is in `research.person` exactly if a live cohort record contributes to it, as `compose` has it.
+    """Holds after: a person is in `research.person` exactly if a live cohort record contributes to it, as `compose`
+    has it.
 
     State: `persons` (person to its contributions, encoded for the research record), `published` (person to a digest of
     the value that was published).

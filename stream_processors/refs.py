@@ -1,4 +1,5 @@
-"""Keyed references: how a subject, a record, a person and a family are named downstream. Only the owner of a key can make one.
+"""Keyed references: how a subject, a record, a person and a family are named downstream. Only the owner of a key can
+make one.
 
 HMAC-SHA256 (RFC 2104) truncated to 128 bits, 32 lower-case hex digits. Parts are joined by a unit separator.
 """

@@ -29,7 +29,8 @@ _CANDIDATE = contracts.contract("linkage/candidate")
 class Route:
     """Holds after: every live subject is a candidate in exactly its current blocks, whatever it was before.
 
-    A subject without a block (no date of birth) is alone in a block of its own, so that a cohort person is published and
+    A subject without a block (no date of birth) is alone in a block of its own, so that a cohort person is published
+    and
     a department's subject is accounted for as waiting.
     """
 

@@ -1,4 +1,5 @@
-"""The topology, declared once: what runs in workers, what the brokerless driver runs, and what the docs' picture shows."""
+"""The topology, declared once: what runs in workers, what the brokerless driver runs, and what the docs' picture
+shows."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ def validate(topology: tuple[Declaration, ...] = TOPOLOGY) -> None:
 
     Raises:
         TopologyError: inputs of a processor are partitioned by different things; a topic has no contract, no writer or
-            two; a processor reads or writes a zone that it may not; tokens and attributes meet in one processor's input.
+            two; a processor reads or writes a zone that it may not; tokens and attributes meet in one processor's
+            input.
         UnclassifiedFieldError: a field of a contract has no classification that its topic allows.
     """
     for name in contracts.names():

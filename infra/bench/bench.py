@@ -126,8 +126,12 @@ class _Run:
         self._say(f"{name}: {rate:,.0f} records/s")
 
     def _child(self, module: str, *args: str) -> dict[str, Any]:
-        done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", module, *args], env=self._env, check=True, stdout=subprocess.PIPE, timeout=_REST_S
+        done = subprocess.run(
+            [sys.executable, "-m", module, *args],
+            env=self._env,
+            check=True,
+            stdout=subprocess.PIPE,
+            timeout=_REST_S,
         )
         found: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
         return found
@@ -141,7 +145,7 @@ class _Run:
 
     @contextmanager
     def _everything(self) -> Iterator[None]:
-        workers = subprocess.Popen(  # noqa: S603
+        workers = subprocess.Popen(
             [sys.executable, "-m", "infra.cli", "run", *NAMES],
             env=self._env,
             stderr=(self._settings.base / "workers.log").open("wb"),
@@ -185,7 +189,7 @@ class _Run:
     def _rebuild(self) -> None:
         """Restore the largest state from Kafka: join's, from nothing."""
         shutil.rmtree(self._settings.state / "join", ignore_errors=True)
-        worker = subprocess.Popen(  # noqa: S603
+        worker = subprocess.Popen(
             [sys.executable, "-m", "infra.cli", "run", "join"], env=self._env, stderr=subprocess.PIPE
         )
         records, seconds = 0, 0.0
@@ -217,7 +221,9 @@ def trickle(settings: Settings, people: int) -> list[float]:
     consumer = Consumer(consumer_config(settings, "bench.trickle"))
     topic = "research.person"
     parts = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
-    consumer.assign([TopicPartition(topic, p, consumer.get_watermark_offsets(TopicPartition(topic, p))[1]) for p in parts])
+    consumer.assign(
+        [TopicPartition(topic, p, consumer.get_watermark_offsets(TopicPartition(topic, p))[1]) for p in parts]
+    )
     loader = load.Loader(settings)
     acknowledged: dict[str, float] = {}
     seen: dict[str, float] = {}
@@ -231,7 +237,10 @@ def trickle(settings: Settings, people: int) -> list[float]:
                     seen.setdefault(key, time.monotonic())
 
     def acknowledge(id_: str) -> Callable[[object, object], None]:
-        return lambda _error, _message: acknowledged.setdefault(id_, time.monotonic())
+        def delivered(_error: object, _message: object) -> None:
+            acknowledged[id_] = time.monotonic()
+
+        return delivered
 
     began = time.monotonic()
     for i, (id_, message) in enumerate(zip(research, loader.messages("dfe", "absence", rows), strict=True)):
@@ -247,4 +256,3 @@ def trickle(settings: Settings, people: int) -> list[float]:
     missing = len(research) - len(seen)
     # A record that never came counts as the whole wait: it must not make the figure better.
     return [(seen[k] - t) * 1000 for k, t in acknowledged.items() if k in seen] + [30_000.0] * missing
-

@@ -17,9 +17,54 @@ from stream_processors.arrow import one_batch
 from stream_processors.runtime.kafka import producer_config
 from stream_processors.runtime.partition import partitions_of
 
-_FORENAMES = ("OLIVIA", "AMELIA", "AISHA", "JACK", "MOHAMMED", "OSCAR", "GRACE", "HARRY", "IVY", "ELLA", "JOHN", "SUSAN")
-_FIRST = ("AL", "BRA", "CAR", "DEN", "EL", "FAR", "GRA", "HAR", "ING", "JAN", "KEL", "LAN", "MAR", "NOR", "OS", "PAT")
-_LAST = ("BY", "DALE", "FORD", "GATE", "HAM", "LEY", "MAN", "NER", "SON", "STON", "TON", "WELL", "WOOD", "WORTH")
+_FORENAMES = (
+    "OLIVIA",
+    "AMELIA",
+    "AISHA",
+    "JACK",
+    "MOHAMMED",
+    "OSCAR",
+    "GRACE",
+    "HARRY",
+    "IVY",
+    "ELLA",
+    "JOHN",
+    "SUSAN",
+)
+_FIRST = (
+    "AL",
+    "BRA",
+    "CAR",
+    "DEN",
+    "EL",
+    "FAR",
+    "GRA",
+    "HAR",
+    "ING",
+    "JAN",
+    "KEL",
+    "LAN",
+    "MAR",
+    "NOR",
+    "OS",
+    "PAT",
+)
+_LAST = (
+    "BY",
+    "DALE",
+    "FORD",
+    "GATE",
+    "HAM",
+    "LEY",
+    "MAN",
+    "NER",
+    "SON",
+    "STON",
+    "TON",
+    "WELL",
+    "WOOD",
+    "WORTH",
+)
 _COUNTS = pl.Int32
 
 
@@ -72,7 +117,10 @@ def absences(count: int, people: int, seed: int = 2) -> pl.DataFrame:
             "AuthorisedAbsence_3Term": pl.Series(rng.integers(0, 30, count), dtype=_COUNTS),
             "UnauthorisedAbsence_3Term": pl.Series(rng.integers(0, 30, count), dtype=_COUNTS),
         }
-    ).with_columns(pl.concat_str(pl.lit("D"), "UPN").alias("UPN"), pl.concat_str(pl.lit("R"), "record_id").alias("record_id"))
+    ).with_columns(
+        pl.concat_str(pl.lit("D"), "UPN").alias("UPN"),
+        pl.concat_str(pl.lit("R"), "record_id").alias("record_id"),
+    )
 
 
 class Loader:

@@ -1,4 +1,5 @@
-"""The ceiling: records copied from one topic to another in transactions, not looked at. `python -m infra.bench.pass_through`."""
+"""The ceiling: records copied from one topic to another in transactions, not looked at. `python -m
+infra.bench.pass_through`."""
 
 from __future__ import annotations
 

@@ -82,9 +82,7 @@ def main(name: str) -> Stage:
         threading.Thread(target=stop_when_quiet, daemon=True).start()
         worker.run()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return Stage(
-        name, watch.records, watch.last - watch.first, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-    )
+    return Stage(name, watch.records, watch.last - watch.first, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 if __name__ == "__main__":

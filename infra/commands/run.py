@@ -24,7 +24,8 @@ def run(
 ) -> None:
     """Run processors until SIGTERM or Ctrl-C: the batch in hand is committed, then they stop.
 
-    More instances of one processor share its partitions. Several processors run in a process each; if one of them fails,
+    More instances of one processor share its partitions. Several processors run in a process each; if one of them
+    fails,
     the others are drained and the command ends with its exit code.
 
     Example: lethe run all
@@ -77,16 +78,19 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             for sign in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sign, lambda *_: worker.stop())
             worker.run()
-    except (KeyFileError, SchemaDriftError, SchemaNotRegisteredError, UnclassifiedFieldError, NoInstanceError) as e:
+    except (
+        KeyFileError,
+        SchemaDriftError,
+        SchemaNotRegisteredError,
+        UnclassifiedFieldError,
+        NoInstanceError,
+    ) as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 
 def supervise(names: list[str]) -> int:
     """A process for each processor; SIGTERM and SIGINT are passed on. Returns the first exit code that is not 0."""
-    children = {
-        subprocess.Popen([sys.executable, "-m", "infra.cli", "run", name]): name  # noqa: S603
-        for name in names
-    }
+    children = {subprocess.Popen([sys.executable, "-m", "infra.cli", "run", name]): name for name in names}
     stopping = False
 
     def stop(*_: object) -> None:

@@ -1,0 +1,1 @@
+"""How processors run: in transactions on Kafka, or without a broker."""

@@ -35,7 +35,9 @@ class Log:
     records: list[Record] = field(default_factory=list)
     end: int = 0
 
-    def append(self, key: bytes | None, value: bytes | None, time: int, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+    def append(
+        self, key: bytes | None, value: bytes | None, time: int, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         """Add a record at the end."""
         self.records.append(Record(self.end, key, value, time, tuple(headers)))
         self.end += 1
@@ -49,9 +51,7 @@ class Log:
         """Keep the last record of each key; with `drop_tombstones`, as long after as `delete.retention.ms` allows."""
         last = {r.key: r.offset for r in self.records}
         self.records = [
-            r
-            for r in self.records
-            if last[r.key] == r.offset and not (drop_tombstones and r.value is None)
+            r for r in self.records if last[r.key] == r.offset and not (drop_tombstones and r.value is None)
         ]
 
 
@@ -186,5 +186,3 @@ def _inputs(topic: str, partition: int, records: Sequence[Record]) -> Inputs:
         [r.offset for r in records],
         [r.time for r in records],
     )
-
-

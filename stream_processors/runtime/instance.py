@@ -1,6 +1,7 @@
 """Which instance of a processor this process is: the lowest number whose lock on this machine is free.
 
-The number names the group membership, the transactional id and the state folder, so a process that is killed and started
+The number names the group membership, the transactional id and the state folder, so a process that is killed and
+started
 again finds all three; the kernel frees the lock with the process. A suspended process keeps its lock, and its
 replacement takes the next number.
 """

@@ -72,9 +72,7 @@ def subscription(reads: tuple[str, ...]) -> list[str]:
 
 def matches(reads: tuple[str, ...], topic: str) -> bool:
     """Whether a declaration reads a topic."""
-    return any(
-        re.search(p, topic) is not None if p.startswith("^") else p == topic for p in subscription(reads)
-    )
+    return any(re.search(p, topic) is not None if p.startswith("^") else p == topic for p in subscription(reads))
 
 
 def error_of(exception: KafkaException) -> KafkaError:
@@ -88,5 +86,3 @@ def describe(error: KafkaError) -> str:
     """The name of an error: its text can repeat a record's key."""
     name: str = error.name()
     return name
-
-

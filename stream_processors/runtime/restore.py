@@ -1,6 +1,8 @@
-"""Bring a partition's state to its committed offsets, silently: what is true from the inputs, what was said from the changelog.
+"""Bring a partition's state to its committed offsets, silently: what is true from the inputs, what was said from the
+changelog.
 
-Three cases. The store is at the committed offsets: open it. It is behind (a crash between the two commits): replay the gap.
+Three cases. The store is at the committed offsets: open it. It is behind (a crash between the two commits): replay
+the gap.
 It is missing, damaged, ahead, or older than tombstones live: discard it and rebuild from the beginning of the inputs.
 If the *group* was away for longer than tombstones live, some may have been compacted away unseen: the caller is told
 (`lagged`) to catch up and then to settle every key anew.

@@ -149,7 +149,8 @@ class MemoryStore:
 
 
 class RocksStore:
-    """A store in RocksDB, one folder per partition. Writes and position go in one atomic batch with a write-ahead log."""
+    """A store in RocksDB, one folder per partition. Writes and position go in one atomic batch with a write-ahead
+    log."""
 
     _POSITION = b"\x00position"
 
@@ -206,9 +207,7 @@ class RocksStore:
                     batch.delete(prefix + key)
                 else:
                     batch.put(prefix + key, value)
-        batch.put(
-            self._POSITION, msgpack.packb([dict(position.inputs), position.changelog, position.written_ms])
-        )
+        batch.put(self._POSITION, msgpack.packb([dict(position.inputs), position.changelog, position.written_ms]))
         self._db.write(batch)
 
     def position(self) -> Position:

@@ -120,9 +120,7 @@ class _Session:
         self._restorer = Restorer(processor, settings, instance.folder, faults, worker.now_ms, self._keep_alive)
         self._slots: dict[int, _Slot] = {}
         self._assigned: list[TopicPartition] | None = None
-        self._producer = Producer(
-            kafka.producer_config(settings, instance.member, f"lethe.{name}.{instance.member}")
-        )
+        self._producer = Producer(kafka.producer_config(settings, instance.member, f"lethe.{name}.{instance.member}"))
         self._consumer = Consumer(kafka.consumer_config(settings, f"lethe.{name}", instance.member))
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
@@ -251,7 +249,8 @@ class _Session:
             self._worker.batch_done(len(messages))
 
     def _reconcile(self, number: int, slot: _Slot) -> None:
-        """The inputs were caught up with after tombstones may have been missed: take back what has no ground any more."""
+        """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
+        more."""
         step = slot.task.reconcile()
         if slot.replayed is not None:
             for topic, said in slot.replayed.items():
@@ -303,9 +302,7 @@ class _Session:
             self._next.update({(topic, number): end for topic, end in ends[number].items()})
             slot = self._slots[number]
             was = slot.task.store.position()
-            slot.task.commit(
-                step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now)
-            )
+            slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
         self._faults.reach("applied")
         return True
 

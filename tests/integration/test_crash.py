@@ -1,4 +1,5 @@
-"""Invariants 1, 4 and 5 on a real broker: whatever is killed, and whenever, the research topic ends as the oracle has it.
+"""Invariants 1, 4 and 5 on a real broker: whatever is killed, and whenever, the research topic ends as the oracle
+has it.
 
 The flow under test is real worker processes. What it must come to is computed twice from the identified topics: by the
 oracle on plain tables, and byte for byte by the brokerless driver.

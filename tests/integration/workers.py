@@ -17,7 +17,10 @@ from infra.rest import Flow
 from infra.settings import Settings
 from stream_processors.topology import NAMES
 
-_MAIN = "import sys; from infra.commands.run import work; from infra.settings import Settings; work(sys.argv[1], Settings())"
+_MAIN = (
+    "import sys; from infra.commands.run import work; from infra.settings import Settings;"
+    " work(sys.argv[1], Settings())"
+)
 
 
 class Workers:
