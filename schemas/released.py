@@ -70,4 +70,4 @@ def _unreadable(*, reader: Contract, writer: Contract) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(release(*sys.argv[1:]))
+    print(release(sys.argv[1]))

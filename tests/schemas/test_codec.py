@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from datetime import date
@@ -118,10 +119,8 @@ def test_damaged_bodies_are_refused_one_by_one_and_raise_nothing_but_codec_error
     assert each.batch.schema == arrow_schema(contract)
     for row, index in zip(each.batch.to_pylist(), each.good, strict=True):
         assert same(row, read_by_reference(contract, bodies[index]))
-    try:
+    with contextlib.suppress(CodecError):
         decode(bodies, contract)
-    except CodecError:
-        pass
 
 
 def same(left: Any, right: Any) -> bool:
