@@ -106,7 +106,8 @@ class Pseudonymise:
         taken: list[tuple[list[int], pl.DataFrame]] = []
         for id_, rows in framed.items():
             try:
-                found = self._decode(id_, [batch.values[r][wire.HEADER_BYTES :] for r in rows], contract, batch.topic)
+                bodies = [(batch.values[r] or b"")[wire.HEADER_BYTES :] for r in rows]
+                found = self._decode(id_, bodies, contract, batch.topic)
             except UnknownSchemaError:
                 bad += [_Bad(r, "UnknownSchemaId") for r in rows]
                 continue
