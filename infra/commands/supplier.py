@@ -24,7 +24,7 @@ from schemas.registry import (
 
 supplier_app = typer.Typer(help="Suppliers: councils and departments.", no_args_is_help=True)
 
-_EXPECTED = (
+EXPECTED = (  # what a person can put right from its message alone
     BrokerDownError,
     PartitionsDifferError,
     RegistryDownError,
@@ -35,7 +35,8 @@ _EXPECTED = (
 )
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell the person at the terminal, beside the output."""
     typer.echo(message, err=True)
 
 
@@ -45,9 +46,9 @@ def add(
 ) -> None:
     """Create a supplier's topics and register their schemas. Safe to repeat."""
     try:
-        done = add_supplier(Settings(), supplier, on_wait=_say)
-    except _EXPECTED as e:
-        _say(str(e))
+        done = add_supplier(Settings(), supplier, on_wait=say)
+    except EXPECTED as e:
+        say(str(e))
         raise typer.Exit(1) from None
     for spec in done.topics:
         state = "created" if spec.name in done.created else "is there"
@@ -60,9 +61,9 @@ def ls(
 ) -> None:
     """List the suppliers that have topics, with what each delivers."""
     try:
-        found = suppliers_of(Settings(), on_wait=_say)
-    except _EXPECTED as e:
-        _say(str(e))
+        found = suppliers_of(Settings(), on_wait=say)
+    except EXPECTED as e:
+        say(str(e))
         raise typer.Exit(1) from None
     rows = [{"supplier": s, "topics": [identified_topic(s, d) for d in DATASETS[kind_of(s)]]} for s in found]
     if as_json:

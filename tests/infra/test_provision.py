@@ -7,13 +7,17 @@ import itertools
 import json
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from typer.testing import CliRunner
 
+from infra.commands import provision as provision_command
 from infra.commands.supplier import supplier_app
 from infra.provision import (
     BrokerDownError,
@@ -45,8 +49,18 @@ def settings(stack: Any) -> Settings:
 
 
 @pytest.fixture
-def council() -> str:
-    return f"council-t{os.getpid()}x{next(_numbers)}"
+def council(settings: Settings) -> Iterator[str]:
+    """A council of the test's own; its topics and schemas go with it, since others share the stack."""
+    name = f"council-t{os.getpid()}x{next(_numbers)}"
+    yield name
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    mine = [t for t in admin.list_topics(timeout=10).topics if t.startswith(f"identified.{name}")]
+    for future in (admin.delete_topics(mine) if mine else {}).values():
+        future.result()
+    client = SchemaRegistryClient({"url": settings.registry})
+    for subject in client.get_subjects():
+        if subject.startswith(f"identified.{name}"):
+            client.delete_subject(subject)
 
 
 def config_of(settings: Settings, topic: str) -> dict[str, str]:
@@ -200,3 +214,15 @@ def test_a_registry_that_is_down_is_waited_for_by_name(settings: Settings, counc
         add_supplier(alone, council, on_wait=said.append, deadline_seconds=1)
     assert alone.registry in said[0]
     assert f"identified.{council}.person" in add_supplier(settings, council).schema_ids
+
+
+@containers
+def test_the_command_provisions(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_BOOTSTRAP", settings.bootstrap)
+    monkeypatch.setenv("LETHE_REGISTRY", settings.registry)
+    monkeypatch.setenv("LETHE_PARTITIONS", str(settings.partitions))
+    app = typer.Typer()
+    app.command()(provision_command.provision)
+    assert CliRunner().invoke(app).exit_code == 0
+    again = CliRunner().invoke(app)
+    assert "0 created, 0 corrected" in again.stdout

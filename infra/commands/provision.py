@@ -1,0 +1,22 @@
+"""`lethe provision`: make the brokers and the registry agree with `topics.yaml` and the contracts."""
+
+from __future__ import annotations
+
+import typer
+
+from infra import provision as provisioning
+from infra.commands.supplier import EXPECTED, say
+from infra.settings import Settings
+
+
+def provision() -> None:
+    """Create missing topics, correct settings that differ, register schemas. Safe to repeat."""
+    try:
+        done = provisioning.provision(Settings(), on_wait=say)
+    except EXPECTED as e:
+        say(str(e))
+        raise typer.Exit(1) from None
+    typer.echo(
+        f"{len(done.topics)} topics: {len(done.created)} created, {len(done.corrected)} corrected; "
+        f"{len(done.schema_ids)} have their schema registered"
+    )
