@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgpack
 import polars as pl
@@ -40,7 +40,8 @@ _RESEARCH = contracts.contract("research/person")
 _QUARANTINED = contracts.contract("governance/quarantine")
 _PERSON = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
-_FACTS = 0
+_FACTS = b"\x00"
+_HEADER_KEY = b"head"  # no record reference: those are 32 hex digits
 _HEAD_BYTES = 5  # of a stored item: dataset in one byte, month in four, then the encoded item
 
 
@@ -86,20 +87,31 @@ class Publish:
             for key in latest:
                 people.setdefault(key[_PERSON], []).append(key)
             held = view.get_many("persons", list(people))
+            changed: dict[bytes, dict[bytes, bytes]] = {}
+            other_facts: list[bytes] = []
             for (person, keys), packed in zip(people.items(), held, strict=True):
                 items: dict[bytes, bytes] = msgpack.unpackb(packed) if packed else {}
-                changed = False
+                facts = False
                 for key in keys:
-                    item = encoded.get(key)
+                    record, item = key[_RECORD], encoded.get(key)
+                    old = items.get(record)
                     if item is None:
-                        changed |= items.pop(key[_RECORD], None) is not None
                         touched.add(person)  # even where only `said` remembers the person
-                    elif items.get(key[_RECORD]) != item:
-                        items[key[_RECORD]] = item
-                        changed = True
-                if changed:
-                    view.put("persons", person, msgpack.packb(items) if items else None)
-                    touched.add(person)
+                    if item == old:
+                        continue
+                    if item is None:
+                        del items[record]
+                    else:
+                        items[record] = item
+                    facts = facts or (item or old or b"")[:1] == _FACTS
+                    changed[person] = items
+                if facts:
+                    other_facts.append(person)
+            self._rewrite_headers(other_facts, changed)
+            for person, items in changed.items():
+                view.put("persons", person, msgpack.packb(items) if items else None)
+            view.unpacked.update(changed)
+            touched |= changed.keys()
         return touched
 
     def everything(self, view: View) -> set[bytes]:
@@ -111,10 +123,12 @@ class Publish:
         out = Outputs()
         people = sorted(touched)
         if people:
-            packed = view.get_many("persons", people)
             said = view.get_many("published", people)
-            items = [msgpack.unpackb(p) if p else {} for p in packed]
-            values = self._compose(people, items)
+            others = [p for p in people if p not in view.unpacked]
+            held = {p: msgpack.unpackb(v) if v else {} for p, v in _pairs(others, view.get_many("persons", others))}
+            items = [view.unpacked[p] if p in view.unpacked else held[p] for p in people]
+            head = wire.header(self._schemas.schema_id("research.person"))
+            values = [head + splice(of) if _HEADER_KEY in of else None for of in items]
             ids = pl.Series("person", people).cast(pl.String).to_frame().select(self._ids.person(pl.col("person")))
             research_ids = ids.to_series()
             partitions = partitions_of(research_ids, self._partitions).tolist()
@@ -159,32 +173,31 @@ class Publish:
                 out[keys[row]] = bytes([index]) + month.to_bytes(4, "big") + body
         return out
 
-    def _compose(self, people: Sequence[bytes], items: Sequence[dict[bytes, bytes]]) -> list[bytes | None]:
-        """The framed research record of each person, or None where no live cohort record stands behind it."""
+    def _rewrite_headers(self, people: Sequence[bytes], items: dict[bytes, dict[bytes, bytes]]) -> None:
+        """Set the encoded head of the research record of persons whose facts differ; none without a cohort record."""
         facts = [
             (i, record, item[_HEAD_BYTES:])
-            for i, held in enumerate(items)
-            for record, item in held.items()
-            if item[0] == _FACTS
+            for i, person in enumerate(people)
+            for record, item in items[person].items()
+            if item[:1] == _FACTS and record != _HEADER_KEY
         ]
+        for person in people:
+            items[person].pop(_HEADER_KEY, None)
         if not facts:
-            return [None] * len(people)
+            return
         rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], _STORED_FACTS))).with_columns(
             who=pl.Series([i for i, _, _ in facts], dtype=pl.Int64),
             record=pl.Series([r for _, r, _ in facts]).cast(pl.String),
         )
         headers = merge_facts(rows)
-        names = pl.Series("person", [people[i] for i in headers["who"]]).cast(pl.String)
+        names = pl.Series("person", [people[i] for i in headers["who"]], dtype=pl.Binary).cast(pl.String)
         headers = headers.with_columns(names).with_columns(
             self._ids.person(pl.col("person")).alias("person_id"),
             self._ids.family(pl.col("family_ref")).alias("family_id"),
         )
-        head = wire.header(self._schemas.schema_id("research.person"))
-        out: list[bytes | None] = [None] * len(people)
         bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
         for i, body in zip(headers["who"].to_list(), bodies, strict=True):
-            out[i] = head + body + splice(items[i].values())
-        return out
+            items[people[i]][_HEADER_KEY] = body
 
     def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
         """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
@@ -237,19 +250,26 @@ def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def splice(items: Iterable[bytes]) -> bytes:
-    """The arrays of a research record from stored items: datasets in the schema's order, months ascending."""
-    groups: dict[int, list[bytes]] = {}
-    for item in sorted(items):
-        groups.setdefault(item[0], []).append(item[_HEAD_BYTES:])
-    parts: list[bytes] = []
-    for index in range(1, len(_DATASETS) + 1):
-        found = groups.get(index)
-        if found:
-            parts.append(_varint(len(found)))
-            parts += found
+def splice(held: Mapping[bytes, bytes]) -> bytes:
+    """A research record from what is held of a person: its head, then the arrays of its datasets in the schema's
+    order, months ascending.
+    """
+    parts = [held[_HEADER_KEY]]
+    groups: list[list[bytes]] = [[] for _ in range(len(_DATASETS) + 1)]
+    for record, item in held.items():
+        if record != _HEADER_KEY:
+            groups[item[0]].append(item)
+    for group in groups[1:]:
+        if group:
+            group.sort()
+            parts.append(_varint(len(group)))
+            parts += [item[_HEAD_BYTES:] for item in group]
         parts.append(b"\x00")
     return b"".join(parts)
+
+
+def _pairs(keys: Sequence[bytes], values: Sequence[bytes | None]) -> Iterable[tuple[bytes, bytes | None]]:
+    return zip(keys, values, strict=True)
 
 
 def _varint(n: int) -> bytes:

@@ -66,6 +66,8 @@ class View:
         self.writes: Writes = {t.name: {} for t in tables}
         self.refused: dict[bytes, str] = {}
         """Keys of this batch that a guard refused, with the class of the error: from `absorb` to `settle`."""
+        self.unpacked: dict[bytes, dict[bytes, bytes]] = {}
+        """Values that `absorb` has written, before they were packed: `settle` need not unpack them."""
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Value of each key, in order; None where there is none."""

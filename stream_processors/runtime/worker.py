@@ -8,6 +8,7 @@ ends the session: clients are closed, the old epoch is fenced, and the state is 
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ _log = structlog.get_logger()
 _CALL_S = 30.0
 _IDLE_S = 0.2
 _FILL_S = 0.03
+_COLLECT_EVERY = 100
 
 
 class SessionLostError(RuntimeError):
@@ -65,6 +67,7 @@ class Worker:
         self._faults = faults or Faults()
         self._now_ms, self._on_batch = now_ms, on_batch
         self._stopping = False
+        self._batches = 0
         self.log = _log.bind(processor=processor.declaration.name, instance=instance.number)
 
     def stop(self) -> None:
@@ -79,6 +82,11 @@ class Worker:
     def run(self) -> None:
         """Sessions, one after the other, until stopped. Waits for the broker as long as it takes."""
         pause = 0.2
+        # A batch makes hundreds of thousands of objects and no cycles: without the collector's scans a step takes a
+        # fifth less time. What cycles there are (exceptions, closed sessions) are collected between batches.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
         while not self._stopping:
             session: _Session | None = None
             began = time.monotonic()
@@ -102,6 +110,9 @@ class Worker:
 
     def batch_done(self, records: int) -> None:
         """Called after each commit with the number of records in it."""
+        self._batches += 1
+        if not self._batches % _COLLECT_EVERY:
+            gc.collect()
         self._on_batch(records)
 
     def now_ms(self) -> int:
