@@ -1,10 +1,10 @@
 """CSV: comma, semicolon, tab or bar between cells, cells in double quotes or not, any line ends.
 
 Two ways that give the same rows (a property test holds them together). Blocks with plain quoting, where each
-line is a row, go through pyarrow; a block with anything else (escaped or unbalanced quotes, line ends in
-cells, a wrong number of cells, CR alone, other than UTF-8) goes row by row through Python's parser in strict
-mode, which knows the line that a row starts on. Measured over seven columns, on two shared cores: 1.3 million
-and 0.18 million rows a second.
+line is a row, go through pyarrow; a block with anything else (escaped or unbalanced quotes, line ends in cells, a
+wrong number of cells, blank lines, CR alone, other than UTF-8) goes row by row through Python's parser in strict
+mode, which knows the line that a row starts on. Measured over seven columns on two shared cores: 530,000 to 610,000
+and 200,000 rows a second.
 """
 
 from __future__ import annotations

@@ -50,9 +50,7 @@ class Columns:
         unknown = [_shown(c, i) for i, c in enumerate(columns) if found[i] is None]
         if unknown:
             unknown[_SHOWN:] = [f"and {len(unknown) - _SHOWN} more"] if len(unknown) > _SHOWN else []
-            raise UnusableFileError(
-                f"unknown column: {', '.join(unknown)}; the columns are {', '.join(self.names)}"
-            )
+            raise UnusableFileError(f"unknown column: {', '.join(unknown)}; the columns are {', '.join(self.names)}")
         fields = tuple(f for f in found if f is not None)
         twice = sorted({f for f in fields if fields.count(f) > 1})
         if twice:
@@ -64,8 +62,4 @@ class Columns:
 
 
 def _shown(column: str, index: int) -> str:
-    return (
-        column.strip()
-        if _NAME.fullmatch(column.strip())
-        else f"column {index + 1} (its name is not a plain word)"
-    )
+    return column.strip() if _NAME.fullmatch(column.strip()) else f"column {index + 1} (its name is not a plain word)"

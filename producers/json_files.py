@@ -110,9 +110,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _pairs(line: str) -> _Pairs:
     try:
-        loaded = json.loads(
-            line, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_no_constant
-        )
+        loaded = json.loads(line, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise _NotARowError("is not JSON, or is cut off") from None
     if not isinstance(loaded, _Pairs):

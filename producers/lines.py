@@ -55,10 +55,9 @@ def blocks(file: IO[bytes], block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
 
 def count_lines(data: bytes) -> int:
     """Lines in a block; what follows the last line end counts as one."""
-    if b"\r" not in data:
-        ends = data.count(b"\n")
-    else:
-        ends = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    ends = data.count(b"\n")
+    if b"\r" in data:
+        ends += data.count(b"\r") - data.count(b"\r\n")
     return ends + (not data.endswith((b"\n", b"\r")))
 
 
@@ -101,7 +100,5 @@ def text_lines(data: bytes) -> tuple[list[str], int]:
 def _windows_1252(line: bytes, as_latin_1: str) -> str:
     try:
         return line.decode("cp1252")
-    except (
-        UnicodeDecodeError
-    ):  # one of the five bytes that mean nothing there: a control character, refused later
+    except UnicodeDecodeError:  # one of the five bytes that mean nothing there: a control character, refused later
         return as_latin_1

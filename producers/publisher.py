@@ -24,7 +24,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from infra.settings import Settings
-from producers.fields import read_key
+from producers.fields import REASON, judge, read_key
 from producers.header import Columns, UnusableFileError
 from producers.rows import Converted, Warnings, convert
 from schemas.codec import encode
@@ -198,9 +198,7 @@ class Publisher:
         if len(self._rows) >= _BUFFERED_ROWS or time.monotonic() - self._rows_since > _BUFFERED_SECONDS:
             self._send_rows()
 
-    def publish_batch(
-        self, rows: pa.Table | pa.RecordBatch | pl.DataFrame | Sequence[Mapping[str, object]]
-    ) -> Receipt:
+    def publish_batch(self, rows: pa.Table | pa.RecordBatch | pl.DataFrame | Sequence[Mapping[str, object]]) -> Receipt:
         """Check the rows as those of a file are checked, and send them all, or none.
 
         Args:
@@ -244,9 +242,8 @@ class Publisher:
             raise RowsRefusedError(self.topic, f"a deletion here takes {needs}")
         records = ["-"] * len(subject_ids) if record_ids is None else record_ids
         ids = pl.DataFrame({"subject": subject_ids, "record": records}).cast(pl.String)
-        subject, record = read_key("subject"), read_key("record")
-        read = ids.select(
-            subject=subject.value, record=record.value, reason=pl.coalesce(subject.reason, record.reason)
+        read = judge(ids, {name: read_key(name) for name in ids.columns}).with_columns(
+            reason=pl.coalesce(REASON + "subject", REASON + "record")
         )
         bad = read.get_column("reason").drop_nulls()
         if len(bad):
@@ -352,9 +349,7 @@ class Publisher:
             frame_ = rows
         elif isinstance(rows, Sequence):
             names = list(dict.fromkeys(name for row in rows for name in row))
-            frame_ = pl.DataFrame(
-                [pl.Series(n, [_text(row.get(n)) for row in rows], dtype=pl.String) for n in names]
-            )
+            frame_ = pl.DataFrame([pl.Series(n, [_text(row.get(n)) for row in rows], dtype=pl.String) for n in names])
         else:
             frame_ = pl.DataFrame(rows)
         if not frame_.height:

@@ -8,20 +8,23 @@ Reasons never hold a value.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from types import MappingProxyType
 
 import polars as pl
 import pyarrow as pa
 
-from producers.fields import MAX_ROW_BYTES, MAX_VALUE_BYTES, Read, read_field, read_key, trimmed
+from producers.fields import MAX_ROW_BYTES, MAX_VALUE_BYTES, REASON, Read, judge, read_field, read_key
 from schemas.codec import arrow_schema
 from schemas.contracts import Contract
 
 Warnings = Counter[tuple[str, str]]
 """How often, by field and reason; field is `row` where it is about the row as a whole."""
 WHOLE_ROW = "row"
+_LINE = "=line"
 REJECTS = pl.Schema({"line": pl.Int64, "field": pl.String, "reason": pl.String})
 
 
@@ -54,11 +57,12 @@ def convert(cells: pl.DataFrame, lines: pl.Series, contract: Contract, today: da
     Holds after: every row is in `batch` or in `rejects`, never in both.
     """
     absent = [pl.lit(None, pl.String).alias(f.name) for f in contract.fields if f.name not in cells.columns]
-    frame = (
-        cells.with_columns(absent).select(_expressions(contract, today)).with_columns(lines.alias("?line"))
+    whole = cells.with_columns(absent)
+    frame = judge(whole, _reads(contract, today)).with_columns(
+        whole.select(_length(contract)).to_series().alias(REASON + WHOLE_ROW), lines.alias(_LINE)
     )
     wanted = _wanted(contract)
-    bad = pl.any_horizontal(pl.col(f"?{name}").is_not_null() for name in (WHOLE_ROW, *wanted))
+    bad = pl.any_horizontal(pl.col(REASON + name).is_not_null() for name in (WHOLE_ROW, *wanted))
     if frame.select(bad.any()).item():
         refused = frame.filter(bad)
         kept = frame.filter(~bad)
@@ -66,17 +70,15 @@ def convert(cells: pl.DataFrame, lines: pl.Series, contract: Contract, today: da
         refused, kept = frame.clear(), frame
     rejects = pl.concat(
         [
-            refused.filter(pl.col(f"?{name}").is_not_null()).select(
-                line=pl.col("?line"), field=pl.lit(name), reason=pl.col(f"?{name}")
+            refused.filter(pl.col(REASON + name).is_not_null()).select(
+                line=pl.col(_LINE), field=pl.lit(name), reason=pl.col(REASON + name)
             )
             for name in (WHOLE_ROW, *wanted)
         ]
     ).sort("line", maintain_order=True)
     keys = kept.select(_key(contract)).to_series()
     subjects = kept.get_column(contract.subject_field)
-    return Converted(
-        _to_batch(kept, contract), keys, subjects, rejects, refused.height, _lost(kept, contract, wanted)
-    )
+    return Converted(_to_batch(kept, contract), keys, subjects, rejects, refused.height, _lost(kept, contract, wanted))
 
 
 def _wanted(contract: Contract) -> list[str]:
@@ -84,22 +86,11 @@ def _wanted(contract: Contract) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _expressions(contract: Contract, today: date) -> tuple[pl.Expr, ...]:
-    out: list[pl.Expr] = [_length(contract).alias(f"?{WHOLE_ROW}")]
-    for field in contract.fields:
-        if field.name in {contract.subject_field, contract.record_field}:
-            value, reason = read_key(field.name)
-        else:
-            value, reason = _needed(field.name, read_field(field, today), field.nullable)
-        out += [value.alias(field.name), reason.cast(pl.String).alias(f"?{field.name}")]
-    return tuple(out)
-
-
-def _needed(name: str, read: Read, nullable: bool) -> Read:
-    if nullable:
-        return read
-    blank = pl.when(trimmed(name).is_null()).then(pl.lit("is blank"))
-    return Read(read.value, pl.coalesce(read.reason, blank))
+def _reads(contract: Contract, today: date) -> Mapping[str, Read]:
+    key = {contract.subject_field, contract.record_field}
+    return MappingProxyType(
+        {f.name: read_key(f.name) if f.name in key else read_field(f, today) for f in contract.fields}
+    )
 
 
 def _length(contract: Contract) -> pl.Expr:
@@ -129,7 +120,7 @@ def _to_batch(kept: pl.DataFrame, contract: Contract) -> pa.RecordBatch:
 def _lost(kept: pl.DataFrame, contract: Contract, wanted: list[str]) -> Warnings:
     out: Warnings = Counter()
     for field in contract.fields:
-        reasons = kept.get_column(f"?{field.name}")
+        reasons = kept.get_column(REASON + field.name)
         if field.name not in wanted and reasons.null_count() < reasons.len():
             for reason, count in reasons.drop_nulls().value_counts().iter_rows():
                 out[field.name, reason] += count

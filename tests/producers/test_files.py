@@ -74,6 +74,7 @@ def test_seen_keys_counts_what_came_before() -> None:
     assert seen.again(pl.Series([], dtype=pl.String)) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30).map(str), max_size=20), max_size=10))
 def test_seen_keys_is_a_set(parts: list[list[str]]) -> None:
     seen = SeenKeys()

@@ -219,6 +219,7 @@ def test_no_file_and_a_directory(tmp_path: Path) -> None:
         readers.check(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 20))
 def test_blocks_are_the_lines_whatever_their_size(data: bytes, size: int) -> None:
     whole, _ = text_lines(data.removeprefix(b"\xef\xbb\xbf"))
@@ -238,7 +239,7 @@ csv_text = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(csv_text, st.integers(1, 40))
 def test_the_fast_way_the_careful_way_and_any_block_size_give_the_same(text: str, size: int) -> None:
     data = HEADER + text.encode()
@@ -259,6 +260,7 @@ def read_or_refused(data: bytes, suffix: str) -> Read:
         return Read([], [], 0)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(readers.READERS)), st.binary(max_size=300), st.booleans())
 def test_any_bytes_end_in_rows_or_in_a_clear_error(suffix: str, data: bytes, with_start: bool) -> None:
     start = {".csv": HEADER, ".avro": avro(ROWS[:3])}.get(suffix, b'{"subject_id": "a"}\n')
@@ -266,7 +268,7 @@ def test_any_bytes_end_in_rows_or_in_a_clear_error(suffix: str, data: bytes, wit
     assert all(b.line >= 1 and b.reason for b in found.broken)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 255), st.sampled_from(["null", "deflate"]))
 def test_a_damaged_avro_file_ends_in_rows_or_in_a_clear_error(place: int, byte: int, codec: str) -> None:
     data = bytearray(avro(ROWS[:20], codec=codec))
@@ -275,6 +277,7 @@ def test_a_damaged_avro_file_ends_in_rows_or_in_a_clear_error(place: int, byte: 
     assert all(b.line >= 1 and b.reason for b in found.broken)
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(["subject_id", "surname"]), st.text(max_size=5)), max_size=5))
 def test_what_is_written_as_json_is_read(rows: list[dict[str, str]]) -> None:
     data = "\n".join(json.dumps(r) for r in [{"subject_id": "a"}, *rows])
