@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_REJECTED, fail
 from infra.settings import Settings
 from producers import readers
 from producers.files import OnProgress, Sink, digest_of, publish_file
@@ -30,7 +31,7 @@ from schemas.registry import (
     SchemaNotRegisteredError,
 )
 
-OK, UNUSABLE, USAGE, UNREACHABLE, REJECTED = 0, 1, 2, 3, 4
+_INTERRUPTED = 130  # as shells have it
 _POLL_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _NOT_SET_UP = (TopicMissingError, SchemaNotRegisteredError, SchemaDriftError, RegistryRefusedError)
@@ -38,9 +39,7 @@ _AWAY = (BrokerUnreachableError, RegistryDownError, DeliveryError)
 
 
 def publish(
-    supplier: Annotated[
-        str, typer.Argument(metavar="SUPPLIER", help="council-<code>, dfe, moj, dwp or health.")
-    ],
+    supplier: Annotated[str, typer.Argument(metavar="SUPPLIER", help="council-<code>, dfe, moj, dwp or health.")],
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="person, or a kind of event.")],
     files: Annotated[
         list[Path] | None,
@@ -58,22 +57,16 @@ def publish(
     ] = None,
     rejects: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Where rejects files go (else LETHE_HOME/rejects).", show_default=False
-        ),
+        typer.Option(metavar="DIR", help="Where rejects files go (else LETHE_HOME/rejects).", show_default=False),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 4 if any row was rejected.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Control totals as JSON, a line for each file.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Control totals as JSON, a line for each file.")] = False,
     remove: Annotated[
         bool, typer.Option(help="Delete a file once the broker has all of it and nothing was rejected.")
     ] = False,
     as_of: Annotated[
         datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d"], help="Dates after this day are bad (else today).", show_default=False
-        ),
+        typer.Option(formats=["%Y-%m-%d"], help="Dates after this day are bad (else today).", show_default=False),
     ] = None,
     wait: Annotated[
         float,
@@ -106,7 +99,7 @@ def publish(
     try:
         identified(supplier, dataset)
     except UnknownSupplierError as e:
-        _fail(console, str(e), UNUSABLE)
+        fail(str(e))
     settings = Settings()
     job = _Job(
         supplier,
@@ -121,17 +114,17 @@ def publish(
     )
     usable = job.usable(files or [])
     if follow is not None and not follow.is_dir():
-        _fail(console, f"{follow}: there is no such folder to follow", UNUSABLE)
+        fail(f"{follow}: there is no such folder to follow")
     if usable or follow is not None:
         try:
             _run(job, usable, follow)
         except KeyboardInterrupt:
             console.print("stopped; files that were not finished can be published again", markup=False)
-            raise typer.Exit(OK if follow is not None else 130) from None
+            raise typer.Exit(_INTERRUPTED if follow is None else 0) from None
     if job.unusable:
-        raise typer.Exit(UNUSABLE)
+        raise typer.Exit(EXIT_ERROR)
     if strict and job.rejected:
-        raise typer.Exit(REJECTED)
+        raise typer.Exit(EXIT_REJECTED)
 
 
 def _run(job: _Job, usable: list[Path], follow: Path | None) -> None:
@@ -142,9 +135,9 @@ def _run(job: _Job, usable: list[Path], follow: Path | None) -> None:
             if follow is not None:
                 job.follow(follow, publisher)
     except _NOT_SET_UP as e:
-        _fail(job.console, str(e), UNUSABLE)
+        fail(str(e))
     except _AWAY as e:
-        _fail(job.console, str(e), UNREACHABLE)
+        fail(str(e), EXIT_NOT_UP)
 
 
 class _Job:
@@ -175,9 +168,7 @@ class _Job:
 
     def publisher(self) -> Publisher:
         """Connected, or an error that says why not."""
-        return Publisher(
-            *self._names, settings=self._settings, patience_seconds=self._patience, on_wait=self._say
-        )
+        return Publisher(*self._names, settings=self._settings, patience_seconds=self._patience, on_wait=self._say)
 
     def usable(self, files: list[Path]) -> list[Path]:
         """The files that can be opened; says what is wrong with the others, before connecting to anything."""
@@ -198,9 +189,7 @@ class _Job:
         """
         try:
             with _progress(path, self.console) as on_progress:
-                totals = publish_file(
-                    path, *self._names, sink, self._rejects, self._today or date.today(), on_progress
-                )
+                totals = publish_file(path, *self._names, sink, self._rejects, self._today or date.today(), on_progress)
         except (UnusableFileError, CodecError) as e:
             self._unusable(path, e)
             return None
@@ -242,13 +231,11 @@ class _Job:
             return
         totals = self.take(file, sink)
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        ledger.add(
-            digest, {"at": at, **(totals.as_json() if totals else {"file": file.name, "unusable": True})}
-        )
+        ledger.add(digest, {"at": at, **(totals.as_json() if totals else {"file": file.name, "unusable": True})})
 
     def _unusable(self, path: Path, error: Exception) -> None:
         self.unusable += 1
-        self._say(f"{path}: {error}")
+        self._say(f"error: {path}: {error}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -282,8 +269,3 @@ def _progress(path: Path, console: Console) -> Iterator[OnProgress]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(path.name, total=path.stat().st_size)
         yield lambda done: progress.update(task, completed=done)
-
-
-def _fail(console: Console, text: str, code: int) -> NoReturn:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)

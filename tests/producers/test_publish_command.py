@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from infra.commands import publish as command
+from infra.errors import EXIT_ERROR, EXIT_REJECTED
 from producers import publisher as publisher_module
 from producers.follow import Folder
 from schemas.registry import StaticRegistry
@@ -70,7 +71,7 @@ def test_publishing_twice_gives_the_same_messages(lethe: Any, good: Path, cluste
 def test_json_totals_and_strict(lethe: Any, dirty: Path, good: Path, tmp_path: Path) -> None:
     assert lethe("dwp", "person", dirty)[0] == 0
     code, out, _ = lethe("dwp", "person", dirty, good, "--strict", "--json", "--rejects", tmp_path / "r")
-    assert code == command.REJECTED == 4
+    assert code == EXIT_REJECTED == 4
     first, second = (json.loads(line) for line in out.splitlines())
     assert (first["read"], first["published"], first["rejected"]) == (2, 1, 1)
     assert (second["file"], second["warnings"]) == ("good.csv", {"date_of_birth": {"is a default date": 1}})
@@ -82,7 +83,7 @@ def test_unusable_files_do_not_keep_the_others_back(lethe: Any, good: Path, tmp_
     wrong = tmp_path / "wrong.csv"
     wrong.write_bytes(b"subject_id,shoe_size\na,7\n")
     code, out, err = lethe("dwp", "person", tmp_path / "none.csv", wrong, tmp_path, good)
-    assert code == command.UNUSABLE == 1
+    assert code == EXIT_ERROR == 1
     assert "none.csv: there is no such file" in err
     assert "wrong.csv: unknown column: shoe_size" in err
     assert "is a directory" in err
