@@ -3,7 +3,6 @@ machine."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -19,6 +18,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LETHE_", frozen=True, extra="forbid")
 
     home: Path = Field(default=Path(".lethe"), description="holds the broker, its data, state, keys and rejects")
+    dist_dir: Path | None = Field(default=None, description="downloads to use instead of those below home")
     bootstrap: str = Field(default="127.0.0.1:19092", description="host:port list of the Kafka brokers")
     registry: str = Field(
         default="http://127.0.0.1:18081/apis/ccompat/v7",
@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 
-    @cached_property
+    @property
     def base(self) -> Path:
         """`home` as an absolute path."""
         return self.home.expanduser().resolve()
@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     @property
     def dist(self) -> Path:
         """Downloaded Kafka and registry; no data."""
-        return self.base / "dist"
+        return self.dist_dir.expanduser().resolve() if self.dist_dir else self.base / "dist"
 
     @property
     def run(self) -> Path:
@@ -72,4 +72,5 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make the same settings in a child process."""
-        return {f"LETHE_{k.upper()}": str(v) for k, v in self.model_dump(mode="json").items() if v is not None}
+        values = {**self.model_dump(), "home": self.base, "dist_dir": self.dist}
+        return {f"LETHE_{name.upper()}": str(value) for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""The local stack: where its programs come from, and how they run."""

@@ -1,0 +1,293 @@
+"""The local stack: one broker and one registry, as processes of this machine on loopback ports."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import logging
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from infra.broker.daemon import Daemon
+from infra.broker.fetch import HERE, Dist, StackError, fetch, java, locked
+from infra.broker.ports import HOST, free_ports, holder, is_free
+from infra.settings import Settings
+
+DEADLINE_S = 90.0
+_POLL_S = 0.05
+_ASK_S = 5.0
+
+# Quick to start matters more than the last tenth of throughput; no heap dumps, they hold records.
+_JVM = ("-XX:+ExitOnOutOfMemoryError", "-XX:-HeapDumpOnOutOfMemoryError", "-XX:+PerfDisableSharedMem")
+_BROKER_JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50")
+_REGISTRY_JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+State = Literal["up", "silent", "down", "foreign"]
+
+
+class NotLocalError(StackError):
+    """The settings name a broker or registry that is not one process of this machine."""
+
+
+class PortTakenError(StackError):
+    """Another process listens where the stack should."""
+
+
+class NotAnsweringError(StackError):
+    """A process ended while it started, or did not answer in time. The message shows the end of its log."""
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """One process of the stack.
+
+    `state`: `up` answers; `silent` runs and does not answer (yet); `down` is not there; `foreign` answers on the
+    port, but was not started by this stack (`pid` is None then).
+    """
+
+    name: Literal["broker", "registry"]
+    pid: int | None
+    port: int
+    state: State
+    log: Path
+
+    @property
+    def answers(self) -> bool:
+        """Whether clients can use it, whoever started it."""
+        return self.state in ("up", "foreign")
+
+
+class Stack:
+    """A one-node broker and a registry with a durable store, below `settings.home`.
+
+    As a context manager: up inside, down after. Outside of one, both outlive the process that calls `up`.
+    """
+
+    def __init__(self, settings: Settings, extra_broker_config: Mapping[str, str] | None = None) -> None:
+        self.settings = settings
+        self._extra = dict(extra_broker_config or {})
+        self._broker_port = _loopback_port(f"kafka://{settings.bootstrap}", "LETHE_BOOTSTRAP")
+        self._registry_port = _loopback_port(settings.registry, "LETHE_REGISTRY")
+        self._broker = Daemon("broker", settings.run)
+        self._registry = Daemon("registry", settings.run)
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    def fetch(self) -> Dist:
+        """Download the broker and the registry, unless they are there.
+
+        Raises: as `infra.broker.fetch.fetch`.
+        """
+        return fetch(self.settings.dist)
+
+    def up(self, wait: bool = True, deadline_s: float = DEADLINE_S) -> bool:
+        """Start what is not running and wait until both answer; False if both ran already.
+
+        If it fails, what it started is stopped again.
+
+        Raises:
+            PortTakenError: another process has one of the ports.
+            NotAnsweringError: a process ended, or does not answer before the deadline.
+            StackError: what is needed to run cannot be fetched.
+        """
+        dist, jvm = self.fetch(), java()
+        run = self.settings.run
+        (run / "tmp").mkdir(parents=True, exist_ok=True)
+        with locked(run / "lock"):
+            missing = [d for d in (self._registry, self._broker) if d.process() is None]
+            self._check_ports(missing)
+            try:
+                if self._registry in missing:  # takes longer, so it goes first
+                    self._start_registry(jvm, dist)
+                if self._broker in missing:
+                    self._start_broker(jvm, dist)
+                if wait:
+                    self._wait(time.monotonic() + deadline_s)
+            except BaseException:
+                for daemon in missing:
+                    daemon.stop()
+                raise
+        return bool(missing)
+
+    def down(self) -> bool:
+        """Stop what this stack started, and nothing else; False if nothing ran. The data stays."""
+        if not self.settings.run.is_dir():
+            return False
+        with locked(self.settings.run / "lock"):
+            stopped = [d.stop() for d in (self._broker, self._registry)]
+        return any(stopped)
+
+    def status(self) -> list[ProcessStatus]:
+        """Both processes, as they are now."""
+        broker = _state(self._broker, broker_answers(self.settings.bootstrap))
+        registry = _state(self._registry, registry_answers(self.settings.registry))
+        return [
+            ProcessStatus("broker", _pid(self._broker), self._broker_port, broker, self._broker.log),
+            ProcessStatus("registry", _pid(self._registry), self._registry_port, registry, self._registry.log),
+        ]
+
+    def _check_ports(self, missing: list[Daemon]) -> None:
+        wanted = [(self._registry, "LETHE_REGISTRY", self._registry_port)]
+        wanted += [(self._broker, "LETHE_BOOTSTRAP", self._broker_port)]
+        wanted += [(self._broker, "LETHE_CONTROLLER_PORT", self.settings.controller_port)]
+        for daemon, variable, port in wanted:
+            if daemon in missing and not is_free(port):
+                raise PortTakenError(
+                    f"port {port} for the {daemon.name} is taken by another process{holder(port)}: stop that one, "
+                    f"or set {variable} to a free port"
+                )
+
+    def _start_registry(self, jvm: str, dist: Dist) -> None:
+        data = self.settings.registry_data
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options = {
+            "java.io.tmpdir": self.settings.run / "tmp",
+            "quarkus.config.locations": HERE / "registry.properties",
+            "quarkus.http.host": HOST,
+            "quarkus.http.port": self._registry_port,
+            "apicurio.datasource.url": f"jdbc:h2:file:{data / 'registry'}",
+        }
+        defined = [f"-D{k}={v}" for k, v in options.items()]
+        self._registry.start([jvm, *_JVM, *_REGISTRY_JVM, *defined, "-jar", str(dist.registry_jar)])
+
+    def _start_broker(self, jvm: str, dist: Dist) -> None:
+        config = self.settings.run / "server.properties"
+        config.write_text(self._server_properties())
+        data = self.settings.broker_data
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        jars = ":".join(str(p) for p in sorted(dist.kafka_libs.glob("*.jar")))
+        options = [
+            f"-Djava.io.tmpdir={self.settings.run / 'tmp'}",
+            f"-Dlog4j2.configurationFile={HERE}/log4j2.properties",
+        ]
+        if not (data / "meta.properties").exists():
+            quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+            _format([jvm, *quick, *options, "-cp", jars, "kafka.tools.StorageTool"], config)
+        self._broker.start([jvm, *_JVM, *_BROKER_JVM, *options, "-cp", jars, "kafka.Kafka", str(config)])
+
+    def _server_properties(self) -> str:
+        port, controller = self._broker_port, self.settings.controller_port
+        mine = {
+            "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.quorum.voters": f"1@{HOST}:{controller}",
+            "log.dirs": str(self.settings.broker_data),
+            **self._extra,
+        }
+        return (HERE / "broker.properties").read_text() + "".join(f"{k}={v}\n" for k, v in mine.items())
+
+    def _wait(self, until: float) -> None:
+        waiting: dict[Daemon, Callable[[], bool]] = {
+            self._broker: lambda: broker_answers(self.settings.bootstrap),
+            self._registry: lambda: registry_answers(self.settings.registry),
+        }
+        while waiting:
+            for daemon, answers in list(waiting.items()):
+                if answers():
+                    del waiting[daemon]
+                elif daemon.process() is None:
+                    raise NotAnsweringError(_with_log(f"the {daemon.name} ended while it started", daemon))
+                elif time.monotonic() > until:
+                    raise NotAnsweringError(_with_log(f"the {daemon.name} does not answer", daemon))
+            time.sleep(_POLL_S if waiting else 0)
+
+
+def isolated(home: Path, base: Settings | None = None) -> Settings:
+    """Settings for a stack of its own below `home`: free ports, and the downloads of `base`."""
+    base = base or Settings()
+    broker, controller, registry = free_ports(3)
+    path = urlsplit(base.registry).path
+    return base.model_copy(
+        update={
+            "home": home,
+            "dist_dir": base.dist,
+            "bootstrap": f"{HOST}:{broker}",
+            "controller_port": controller,
+            "registry": f"http://{HOST}:{registry}{path}",
+        }
+    )
+
+
+def broker_answers(bootstrap: str) -> bool:
+    """Whether a broker hands out metadata."""
+    if not _listens(f"kafka://{bootstrap}"):  # librdkafka is slower to notice
+        return False
+    silent = logging.getLogger(f"{__name__}.librdkafka")
+    silent.setLevel(logging.CRITICAL)
+    try:
+        return bool(AdminClient({"bootstrap.servers": bootstrap}, logger=silent).list_topics(timeout=_ASK_S).brokers)
+    except KafkaException:
+        return False
+
+
+def registry_answers(url: str) -> bool:
+    """Whether a registry lists its subjects, which it can only with its store."""
+    parts = urlsplit(url)
+    if not _listens(url):
+        return False
+    connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=_ASK_S)
+    try:
+        connection.request("GET", f"{parts.path}/subjects")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or 80), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _loopback_port(url: str, variable: str) -> int:
+    try:
+        parts = urlsplit(url)
+        if parts.hostname in (HOST, "localhost") and parts.port:
+            return parts.port
+    except ValueError:
+        pass
+    raise NotLocalError(f"{variable} is {url.removeprefix('kafka://')}, but the local stack runs on {HOST}:<port> only")
+
+
+def _pid(daemon: Daemon) -> int | None:
+    found = daemon.process()
+    return None if found is None else found.pid
+
+
+def _state(daemon: Daemon, answers: bool) -> State:
+    if daemon.process() is None:
+        return "foreign" if answers else "down"
+    return "up" if answers else "silent"
+
+
+def _with_log(what: str, daemon: Daemon) -> str:
+    return f"{what}; the end of {daemon.log}:\n{daemon.tail() or '(empty)'}"
+
+
+def _format(tool: list[str], config: Path) -> None:
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    command = [*tool, "format", "--cluster-id", cluster_id, "--config", str(config)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"the broker's directory could not be formatted:\n{done.stdout.strip()}")
