@@ -39,7 +39,7 @@ def messages(settings: Settings, topic: str) -> Iterator[Message]:
         left = set(found.partitions)
         consumer.assign([TopicPartition(topic, p, 0) for p in left])
         while left:
-            for message in consumer.consume(10_000, 0.1):
+            for message in consumer.consume(10_000, 0.05):
                 error = message.error()
                 if error is None:
                     yield message

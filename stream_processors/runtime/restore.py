@@ -30,6 +30,7 @@ from stream_processors.runtime.task import Task
 _log = structlog.get_logger()
 _BATCH = 10_000
 _WAIT_S = 0.5
+_FILL_S = 0.02
 _QUIET = 60
 
 
@@ -155,7 +156,7 @@ class Restorer:
             while True:
                 self._keep_alive()
                 records, ended = [], False
-                for m in self._consumer.consume(_BATCH, _WAIT_S if quiet else 0.05):
+                for m in self._some():
                     error = m.error()
                     if error is None:
                         if stop is not None and m.offset() >= stop:
@@ -177,6 +178,13 @@ class Restorer:
                     _log.warning("waiting_for_broker", topic=topic, partition=number)
         finally:
             self._consumer.unassign()
+
+    def _some(self) -> list[Message]:
+        """What has come: the end of a partition is an event of its own, and is not waited behind."""
+        first: list[Message] = self._consumer.consume(1, _WAIT_S)
+        if not first or first[0].error() is not None:
+            return first
+        return first + self._consumer.consume(_BATCH - 1, _FILL_S)
 
 
 def inputs_of(topic: str, number: int, messages: Sequence[Message]) -> Inputs:

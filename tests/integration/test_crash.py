@@ -52,7 +52,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture
 def settings(fresh: RunningStack, tmp_path: Path) -> Settings:
     """A provisioned cluster without records, groups or state."""
-    found = fresh.settings.model_copy(update={"home": tmp_path, "batch_records": 400})
+    found = fresh.settings.model_copy(update={"home": tmp_path, "batch_records": 400, "session_timeout_ms": 6_000})
     _empty(found)
     provision(found, suppliers=SUPPLIERS)
     return found
@@ -154,40 +154,38 @@ def test_each_processor_killed_at_random_moments_twenty_times(settings: Settings
         assert_as_the_oracle_says(workers)
 
 
-@pytest.mark.parametrize("point", get_args(Point))
-def test_killed_at_each_step_around_the_commit(settings: Settings, tmp_path: Path, point: str) -> None:
+def test_killed_at_each_step_around_the_commit(settings: Settings, tmp_path: Path) -> None:
     population = Population(settings, people=300)
-    population.publish(events=900)
     with Workers(settings, tmp_path / "logs") as workers:
-        victims = STATEFUL if point == "restoring" else list(NAMES)
-        for name in NAMES:
-            workers.start(name, kill_at="" if point == "restoring" else f"{point}:2")
-        if point == "restoring":
-            workers.at_rest()
-            for name in victims:
-                workers.kill(name)
-                shutil.rmtree(settings.state / name)
-                workers.start(name, kill_at="restoring:1")
-        for name in victims:
-            assert workers.wait_exit(name, 90) == -signal.SIGKILL, name
-            workers.start(name)
-        population.correct(seed=3)
+        for round_, point in enumerate(p for p in get_args(Point) if p != "restoring"):
+            for name in NAMES:
+                workers.start(name, kill_at=f"{point}:2")
+            population.publish(events=900, seed=30 + round_)
+            population.correct(seed=round_)
+            for name in NAMES:
+                assert workers.wait_exit(name, 90) == -signal.SIGKILL, (name, point)
+        workers.start_all()
+        population.delete(seed=3)
         workers.at_rest()
         assert_as_the_oracle_says(workers)
 
 
-@pytest.mark.parametrize("name", STATEFUL)
-def test_a_deleted_state_folder_is_rebuilt_silently(settings: Settings, tmp_path: Path, name: str) -> None:
+def test_deleted_state_is_rebuilt_silently_even_if_killed_half_way(settings: Settings, tmp_path: Path) -> None:
     population = Population(settings, people=300)
     population.publish(events=900)
     with Workers(settings, tmp_path / "logs") as workers:
         workers.start_all()
         workers.at_rest()
         before = _ends(settings)
-        workers.kill(name)
-        shutil.rmtree(settings.state / name)
-        workers.start(name)
-        workers.wait_for_log(name, "restored")
+        for name in STATEFUL:
+            workers.kill(name)
+            shutil.rmtree(settings.state / name)
+            workers.start(name, kill_at="restoring:1")
+        for name in STATEFUL:
+            assert workers.wait_exit(name, 90) == -signal.SIGKILL, name
+            workers.start(name)
+        for name in STATEFUL:
+            workers.wait_for_log(name, '"restored"')
         workers.at_rest()
         assert _ends(settings) == before, "a rebuild says nothing"
         population.correct(seed=5)

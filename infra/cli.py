@@ -1,0 +1,46 @@
+"""The `lethe` command: each subcommand is the module of that name in `infra/commands/`."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+# Set before polars is first imported: in this command the work is I/O, and workers share the machine.
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+from infra.commands.bench import bench  # noqa: E402
+from infra.commands.demo import demo  # noqa: E402
+from infra.commands.keys import keys_app  # noqa: E402
+from infra.commands.provision import provision  # noqa: E402
+from infra.commands.publish import publish  # noqa: E402
+from infra.commands.run import run  # noqa: E402
+from infra.commands.stack import down, status, up  # noqa: E402
+from infra.commands.simulate import simulate  # noqa: E402
+from infra.commands.supplier import supplier_app  # noqa: E402
+
+app = typer.Typer(
+    help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # a local variable may hold a value of a record
+)
+app.command()(up)
+app.command()(down)
+app.command()(status)
+app.command()(provision)
+app.add_typer(keys_app, name="keys")
+app.add_typer(supplier_app, name="supplier")
+app.command()(simulate)
+app.command()(publish)
+app.command()(run)
+app.command()(demo)
+app.command()(bench)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
