@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,3 +139,15 @@ def _maven(dist: Dist) -> None:
     if done.returncode:
         shown = "\n".join(done.stdout.splitlines()[:_SHOWN_LINES])
         raise FetchError(f"Maven could not fetch the broker and the registry (exit code {done.returncode}):\n{shown}")
+
+
+def main() -> None:
+    """`python -m infra.broker.fetch FOLDER`: fetch, and say in one line why if that fails."""
+    try:
+        fetch(Path(sys.argv[1]).resolve())
+    except StackError as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""`lethe up`, `lethe down`, `lethe status`: the local stack."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A directory below `settings.home` that holds data, and what it takes on disk."""
+
+    name: str
+    holds: str
+    path: Path
+    bytes: int
+
+
+def data_folders(settings: Settings) -> list[DataFolder]:
+    """Every directory of this installation that holds data, whether it exists yet or not.
+
+    What a person could be found in is in these and in no other place, apart from files that suppliers delivered.
+    """
+    named = [
+        ("broker log", "every topic", settings.broker_data),
+        ("registry store", "schemas", settings.registry_data),
+        ("state", "what processors remember", settings.state),
+        ("rejects", "line and reason of rejected rows", settings.rejects),
+        ("keys", "key files", settings.keys),
+        ("taken", "digests of files taken in by --follow", settings.base / "taken"),
+        ("demo", "synthetic, removed by the next demo", settings.base / "demo"),
+    ]
+    return [DataFolder(name, holds, path, _size(path)) for name, holds, path in named]
+
+
+def up() -> None:
+    """Start broker and registry on loopback, wait until they answer, create topics and register schemas.
+
+    Safe to repeat. They run on after the command: stop them with `lethe down`.
+
+    Example: lethe up
+    """
+    from infra.broker.cluster import Stack
+    from infra.broker.fetch import StackError
+    from infra.provision import provision
+
+    settings = Settings()
+    try:
+        stack = Stack(settings)
+        started = stack.up()
+    except StackError as e:
+        fail(str(e), EXIT_ERROR)
+    for process in stack.status():
+        typer.echo(f"{process.name} {'up' if started else 'was up already'}: port {process.port}, pid {process.pid}")
+    try:
+        done = provision(settings, on_wait=lambda message: typer.echo(message, err=True))
+    except ConnectionError as e:
+        fail(str(e), EXIT_NOT_UP)
+    except RuntimeError as e:
+        fail(str(e), EXIT_ERROR)
+    typer.echo(f"topics: {len(done.topics)}, {len(done.created)} of them new, {len(done.corrected)} corrected")
+    typer.echo(f"schemas: {len(done.schema_ids)}")
+
+
+def down() -> None:
+    """Stop the broker and the registry that `lethe up` started, and nothing else. Data stays where it is.
+
+    Example: lethe down
+    """
+    from infra.broker.cluster import Stack
+    from infra.broker.fetch import StackError
+
+    try:
+        stopped = Stack(Settings()).down()
+    except StackError as e:
+        fail(str(e), EXIT_ERROR)
+    typer.echo("stopped" if stopped else "nothing was running")
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+) -> None:
+    """Show every process of the stack, and every directory that holds data with its size on disk.
+
+    Exits 3 if the stack is not up.
+
+    Example: lethe status --json
+    """
+    from infra.broker.cluster import Stack
+    from infra.broker.fetch import StackError
+
+    settings = Settings()
+    try:
+        processes = Stack(settings).status()
+    except StackError as e:
+        fail(str(e), EXIT_ERROR)
+    folders = data_folders(settings)
+    is_up = all(p.answers for p in processes)
+    if as_json:
+        found: dict[str, Any] = {
+            "up": is_up,
+            "processes": [
+                {"name": p.name, "pid": p.pid, "port": p.port, "state": p.state, "log": str(p.log)} for p in processes
+            ],
+            "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
+        }
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console = Console()
+        table = Table("process", "state", "pid", "port", Column("log", overflow="fold"))
+        for p in processes:
+            state = "up, not started here" if p.state == "foreign" else p.state
+            table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
+        console.print(table)
+        table = Table("directory", "holds", "on disk", Column("path", overflow="fold"))
+        for f in folders:
+            table.add_row(f.name, f.holds, _readable(f.bytes), str(f.path))
+        console.print(table)
+    if not is_up:
+        fail("the stack is not up: lethe up", EXIT_NOT_UP)
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk, in blocks: Kafka's indexes are sparse files."""
+    return sum(_blocks(folder))
+
+
+def _blocks(folder: Path) -> Iterator[int]:
+    for where, _, files in os.walk(folder):
+        for name in files:
+            try:
+                yield Path(where, name).lstat().st_blocks * 512
+            except FileNotFoundError:  # a segment that was deleted meanwhile
+                continue
+
+
+def _readable(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
