@@ -1,0 +1,422 @@
+"""The oracle: what `research.person` must hold at rest, worked out from plain tables.
+
+The processors keep this function up to date record by record; here it is written a second time, in one go, from the
+specification: no topic, no state, no partition. It shares with them only what is a function of one value (cleaning,
+tokens, references), so that a mistake in how records meet, move or leave shows up as a difference.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+import polars as pl
+
+from schemas import contracts, wire
+from schemas.contracts import Contract
+from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.normalise import normalise
+from stream_processors.matching.tokens import TokenKeys, tokenise
+from stream_processors.refs import Refs, ResearchIds
+
+Row = Mapping[str, Any]
+Records = Mapping[str, Mapping[str, Sequence[Row]]]
+"""Supplier to dataset to live rows, the last of each key, with the contract's field names."""
+Link = tuple[str, str | None, str | None]
+"""Outcome; the match key that found anyone (`cohort` for the spine) and the person, where linked."""
+
+_IDENTITY = {
+    "forename": pl.String,
+    "middle_names": pl.String,
+    "surname": pl.String,
+    "date_of_birth": pl.Date,
+    "sex": pl.String,
+    "postcode": pl.String,
+}
+_EARLIEST_EVENT = datetime.date(1950, 1, 1)
+_BIRTH_YEARS = range(1880, 2031)
+_CRITERIA = ("crime", "education", "children", "work", "abuse", "health")
+_ARRAYS = ("safeguarding", "absence", "exclusion", "attainment", "offence", "benefit", "employment", "contact")
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What must be.
+
+    `persons`: research records by person id, as `research.person` decodes. `links`: what is claimed of each live
+    subject, by supplier and the supplier's own id. `subject_refs`: the reference of each of them.
+    """
+
+    persons: dict[str, dict[str, Any]]
+    links: dict[tuple[str, str], Link]
+    subject_refs: dict[tuple[str, str], str]
+
+    def outcomes(self) -> dict[str, dict[str, int]]:
+        """Subjects of each supplier by match key if linked, else by outcome; no zeros."""
+        counts: dict[str, Counter[str]] = {}
+        for (supplier, _), (outcome, match_key, _) in self.links.items():
+            counts.setdefault(supplier, Counter())[match_key or outcome] += 1
+        return {supplier: dict(c) for supplier, c in counts.items()}
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A person as one supplier knows them. `born`: date of birth without default dates. `tokens`: by match key."""
+
+    supplier: str
+    id: str
+    ref: str
+    record_ref: str
+    family_ref: str | None
+    block: str | None
+    tokens: dict[str, str]
+    born: datetime.date | None
+    row: Row
+
+    @property
+    def cohort(self) -> bool:
+        return contracts.kind_of(self.supplier) == "council"
+
+
+def research(records: Records, token_key: bytes, research_key: bytes, catalogue: Catalogue, epoch: int = 1) -> Oracle:
+    """The research records of live supplier records, and the links that make them.
+
+    Raises:
+        ValueError: the catalogue has more than one pass, of which this specification says nothing.
+    """
+    if len(catalogue.passes) != 1:
+        raise ValueError("the oracle knows one pass")
+    subjects = _subjects(records, token_key, catalogue, epoch)
+    links = _link(subjects, catalogue)
+    facts: dict[str, list[_Subject]] = defaultdict(list)
+    for subject in subjects:
+        person = links[subject.supplier, subject.id][2]
+        # The guard lets no year of birth through that no living person has.
+        if person is not None and (subject.born is None or subject.born.year in _BIRTH_YEARS):
+            facts[person].append(subject)
+    events: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: {name: [] for name in _ARRAYS})
+    for supplier, datasets in records.items():
+        for dataset, rows in datasets.items():
+            if dataset == "person":
+                continue
+            subject_field = contracts.identified(supplier, dataset).subject_field
+            for row in rows:
+                person = links.get((supplier, row[subject_field]), ("", None, None))[2]
+                if person is not None:
+                    events[person][dataset].append(_GENERALISED[dataset](row))
+    spine = {person: of for person, of in facts.items() if any(s.cohort for s in of)}
+    ids = _pseudonyms(ResearchIds(research_key).person, spine)
+    families = _pseudonyms(ResearchIds(research_key).family, {s.family_ref for s in subjects if s.family_ref})
+    persons: dict[str, dict[str, Any]] = {}
+    for person, of in spine.items():
+        arrays = {name: sorted(items, key=_array_order) for name, items in events[person].items()}
+        persons[ids[person]] = {"person_id": ids[person], **_person_facts(of, families), **arrays}
+    return Oracle(persons, links, {(s.supplier, s.id): s.ref for s in subjects})
+
+
+def rows_of(
+    contract: Contract, values: Iterable[bytes], writer: Callable[[int], Any] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a compacted identified topic, read by the reference codec, without those that belong in quarantine.
+
+    Args:
+        contract: what the rows are read as.
+        values: framed values, the last of each key, without tombstones.
+        writer: the parsed schema of an id, for topics with values of older versions of the contract. It raises
+            LookupError for an id that nobody registered.
+    """
+    rows = []
+    for value in values:
+        try:
+            written = writer(wire.schema_id(value)) if writer else contract.parsed
+            stream = io.BytesIO(value[wire.HEADER_BYTES :])
+            row = fastavro.schemaless_reader(stream, written, contract.parsed)
+        except Exception:  # noqa: S112  (fastavro raises IndexError, EOFError, struct.error and more)
+            continue
+        if isinstance(row, dict) and value[:1] == b"\x00" and not stream.read(1) and _in_domain(contract, row):
+            rows.append(row)
+    return rows
+
+
+def equal(oracle: Oracle, decoded: Mapping[str, Row]) -> list[str]:
+    """Where decoded research records, by person id, differ from the oracle's: person ids and fields, never values.
+
+    The items of an array are compared as a multiset, and their months must ascend.
+    """
+    out = [f"{p}: is missing" for p in sorted(oracle.persons.keys() - decoded.keys())]
+    out += [f"{p}: should not be there" for p in sorted(decoded.keys() - oracle.persons.keys())]
+    for person in sorted(oracle.persons.keys() & decoded.keys()):
+        should, found = oracle.persons[person], decoded[person]
+        if should.keys() != found.keys():
+            out.append(f"{person}: has other fields")
+            continue
+        for name in should:
+            if name not in _ARRAYS:
+                same = should[name] == found[name]
+            else:
+                months = [_month_order(item) for item in found[name]]
+                same = Counter(map(_item, should[name])) == Counter(map(_item, found[name]))
+                if months != sorted(months):
+                    out.append(f"{person}: {name} is not in order of months")
+            if not same:
+                out.append(f"{person}: {name} differs")
+    return out
+
+
+def equal_links(oracle: Oracle, decoded: Mapping[str, Row]) -> list[str]:
+    """Where decoded links, by subject reference, differ from the oracle's: references and fields, never values."""
+    should = {ref: (subject[0], *oracle.links[subject]) for subject, ref in oracle.subject_refs.items()}
+    out = [f"{ref}: is missing" for ref in sorted(should.keys() - decoded.keys())]
+    out += [f"{ref}: should not be there" for ref in sorted(decoded.keys() - should.keys())]
+    for ref in sorted(should.keys() & decoded.keys()):
+        fields = ("supplier", "outcome", "match_key", "person_ref")
+        wrong = [f for f, value in zip(fields, should[ref], strict=True) if decoded[ref][f] != value]
+        out += [f"{ref}: {f} differs" for f in wrong]
+    return out
+
+
+# Subjects ------------------------------------------------------------------------------------------------------------
+
+
+def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: int) -> list[_Subject]:
+    keys, refs = TokenKeys(token_key, epoch), Refs(token_key)
+    out = []
+    for supplier, datasets in records.items():
+        rows = datasets.get("person", ())
+        if not rows:
+            continue
+        id_field = contracts.identified(supplier, "person").subject_field
+        frame = pl.DataFrame(
+            {
+                "id": pl.Series([r[id_field] for r in rows], dtype=pl.String),
+                "family": pl.Series([r.get("family_id") for r in rows], dtype=pl.String),
+                **{n: pl.Series([r.get(n) for r in rows], dtype=t) for n, t in _IDENTITY.items()},
+            }
+        )
+        named = tokenise(normalise(frame), catalogue, keys).select(
+            "id",
+            refs.subject(supplier, pl.col("id")).alias("ref"),
+            refs.record(supplier, "person", pl.col("id"), pl.lit("")).alias("record_ref"),
+            refs.family(supplier, pl.col("family")).alias("family_ref"),
+            "blocks",
+            "tokens",
+            "clean_dob",
+        )
+        for row, (id_, ref, record_ref, family_ref, blocks, tokens, born) in zip(rows, named.iter_rows(), strict=True):
+            by_key = dict(t.split(":") for t in tokens)
+            block = blocks[0] if blocks else None
+            out.append(_Subject(supplier, id_, ref, record_ref, family_ref, block, by_key, born, row))
+    return out
+
+
+# Linking -------------------------------------------------------------------------------------------------------------
+
+
+def _link(subjects: Sequence[_Subject], catalogue: Catalogue) -> dict[tuple[str, str], Link]:
+    """What is claimed of each subject. Only subjects of one block can meet."""
+    links: dict[tuple[str, str], Link] = {}
+    blocks: dict[str, list[_Subject]] = defaultdict(list)
+    for s in subjects:
+        if s.block is None:
+            links[s.supplier, s.id] = ("linked", "cohort", s.ref) if s.cohort else ("waiting", None, None)
+        else:
+            blocks[s.block].append(s)
+    for members in blocks.values():
+        links.update(_link_block(members, catalogue))
+    return links
+
+
+def _link_block(members: Sequence[_Subject], catalogue: Catalogue) -> dict[tuple[str, str], Link]:
+    cohort = [s for s in members if s.cohort]
+    person_of = _persons(cohort, catalogue.strict)
+    links: dict[tuple[str, str], Link] = {(s.supplier, s.id): ("linked", "cohort", person_of[s.ref]) for s in cohort}
+    persons_with: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for s in cohort:
+        for token in s.tokens.items():
+            persons_with[token].add(person_of[s.ref])
+    # Each department's subject: the strictest match key that finds anyone.
+    claimed: dict[tuple[str, str], list[tuple[int, str, _Subject]]] = defaultdict(list)
+    for s in members:
+        if s.cohort:
+            continue
+        links[s.supplier, s.id] = ("waiting", None, None)
+        for rank, key in enumerate(catalogue.enabled):
+            found = persons_with.get((key.id, s.tokens[key.id])) if key.id in s.tokens else None
+            if found:
+                if len(found) > 1:
+                    links[s.supplier, s.id] = ("ambiguous", None, None)
+                else:
+                    claimed[s.supplier, next(iter(found))].append((rank, key.id, s))
+                break
+    # Of one supplier's subjects that claim one person, one alone at the strictest rank wins.
+    for (_, person), claims in claimed.items():
+        strictest = min(rank for rank, _, _ in claims)
+        tie = sum(rank == strictest for rank, _, _ in claims) > 1
+        for rank, key_id, s in claims:
+            won = rank == strictest and not tie
+            links[s.supplier, s.id] = ("linked", key_id, person) if won else ("contested", None, None)
+    return links
+
+
+def _persons(cohort: Sequence[_Subject], strict: frozenset[str]) -> dict[str, str]:
+    """Person of each cohort subject: the smallest reference among those that chains of strict tokens reach."""
+    neighbours: dict[tuple[str, str], list[_Subject]] = defaultdict(list)
+    for s in cohort:
+        for key in s.tokens.keys() & strict:
+            neighbours[key, s.tokens[key]].append(s)
+    person_of: dict[str, str] = {}
+    for start in sorted(cohort, key=lambda s: s.ref):  # the smallest of each cluster comes first
+        reached = [start]
+        while reached:
+            s = reached.pop()
+            if s.ref not in person_of:
+                person_of[s.ref] = start.ref
+                for key in s.tokens.keys() & strict:
+                    reached += [n for n in neighbours.pop((key, s.tokens[key]), ()) if n.ref not in person_of]
+    return person_of
+
+
+# Generalisation ------------------------------------------------------------------------------------------------------
+
+
+def _month(day: datetime.date | None) -> datetime.date | None:
+    """First day of the month; nothing before 1950, where only default dates lie."""
+    return None if day is None or day < _EARLIEST_EVENT else day.replace(day=1)
+
+
+def _person_facts(of: Sequence[_Subject], families: Mapping[str, str]) -> dict[str, Any]:
+    """The head of a research record.
+
+    One cohort record speaks: a participant's before a comparison's, then the earliest start, then the smallest
+    reference. Year of birth and sex may come from the next of them, and from departments after them all.
+    """
+
+    def turn(s: _Subject) -> tuple[bool, bool, datetime.date, str]:
+        start = _month(s.row.get("programme_start")) or datetime.date.max
+        return not s.cohort, s.row.get("programme_status") != "participant", start, s.record_ref
+
+    ordered = sorted(of, key=turn)
+    first = ordered[0]
+    return {
+        "family_id": families.get(first.family_ref or ""),
+        "programme_status": first.row["programme_status"],
+        "programme_start_month": _month(first.row.get("programme_start")),
+        **{f"criterion_{c}": first.row.get(f"criterion_{c}") for c in _CRITERIA},
+        "birth_year": next((s.born.year for s in ordered if s.born), None),
+        "sex": next((s.row["sex"] for s in ordered if s.row.get("sex")), None),
+        "area": first.supplier.removeprefix("council-"),
+    }
+
+
+def _safeguarding(row: Row) -> dict[str, Any]:
+    return {
+        "episode": row["episode"],
+        "start_month": _month(row.get("start_date")),
+        "end_month": _month(row.get("end_date")),
+        "primary_need": row.get("primary_need"),
+        "close_reason": row.get("close_reason"),
+    }
+
+
+def _absence(row: Row) -> dict[str, Any]:
+    return {
+        "month": _month(row.get("PeriodEnd")),
+        "sessions_possible": row.get("SessionsPossible_3Term"),
+        "authorised_absence": row.get("AuthorisedAbsence_3Term"),
+        "unauthorised_absence": row.get("UnauthorisedAbsence_3Term"),
+    }
+
+
+def _exclusion(row: Row) -> dict[str, Any]:
+    return {
+        "month": _month(row.get("PeriodEnd")),
+        "fixed_exclusions": row.get("EXC_TotalFixedExclusions"),
+        "permanent_exclusions": row.get("PermanentExclusionCount"),
+    }
+
+
+def _attainment(row: Row) -> dict[str, Any]:
+    return {
+        "month": _month(row.get("ExamDate")),
+        "stage": row["stage"],
+        "ks2_english": row.get("KS2_ENGLEV"),
+        "ks2_maths": row.get("KS2_MATLEV"),
+        "ks4_level2_em": row.get("KS4_LEVEL2_EM"),
+        "ks4_points": row.get("KS4_GPTSPE"),
+        "free_school_meals": row.get("CEN_FSMEligible"),
+        "sen_provision": row.get("SENProvision"),
+    }
+
+
+def _offence(row: Row) -> dict[str, Any]:
+    return {
+        "offence_month": _month(row.get("offencestartdate")),
+        "disposal_month": _month(row.get("disposal_date")),
+        "offence_group": row["offence_group"],
+        "adjudication": row.get("adjudicationcode"),
+        "disposal_rank": row.get("disposalrank"),
+    }
+
+
+def _benefit(row: Row) -> dict[str, Any]:
+    return {"benefit_type": row["benefit_type"], **_employment(row)}
+
+
+def _employment(row: Row) -> dict[str, Any]:
+    return {"start_month": _month(row.get("start_date")), "end_month": _month(row.get("end_date"))}
+
+
+def _contact(row: Row) -> dict[str, Any]:
+    return {"month": _month(row.get("contact_date")), "contact_type": row["contact_type"]}
+
+
+_GENERALISED: Mapping[str, Callable[[Row], dict[str, Any]]] = {
+    "safeguarding": _safeguarding,
+    "absence": _absence,
+    "exclusion": _exclusion,
+    "attainment": _attainment,
+    "offence": _offence,
+    "benefit": _benefit,
+    "employment": _employment,
+    "contact": _contact,
+}
+
+
+# Small things --------------------------------------------------------------------------------------------------------
+
+
+def _item(item: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, repr(value)) for name, value in item.items()))
+
+
+def _month_order(item: Row) -> datetime.date:
+    """The month that arrays are ordered by, the item's first; those before 1970 or missing come first, in any order."""
+    first = next(name for name in item if name.endswith("month"))
+    return max(item[first] or datetime.date.min, datetime.date(1970, 1, 1))
+
+
+def _array_order(item: Row) -> tuple[datetime.date, tuple[tuple[str, str], ...]]:
+    return _month_order(item), _item(item)
+
+
+def _pseudonyms(make: Callable[[pl.Expr], pl.Expr], refs: Iterable[str]) -> dict[str, str]:
+    frame = pl.DataFrame({"ref": pl.Series(list(refs), dtype=pl.String)})
+    return dict(frame.select("ref", made=make(pl.col("ref"))).iter_rows())
+
+
+def _in_domain(contract: Contract, row: Row) -> bool:
+    for name in (contract.subject_field, contract.record_field):
+        if name is not None and (row[name] == "" or "|" in row[name]):
+            return False
+    for field in contract.fields:
+        value = row[field.name]
+        if isinstance(field.domain, tuple) and value is not None:
+            low, high = field.domain
+            if not low <= value <= high:
+                return False
+    return True
