@@ -334,6 +334,8 @@ def _plant_outside(rng: np.random.Generator, of: Families, people: Persons) -> N
 
     child = people.role == CHILD
     used = np.zeros(len(people), bool)
+    for earlier in people.decoys:  # who is already made to look like someone stays as he is
+        used[earlier.person] = used[earlier.other] = True
     for adults in (False, True):
         a, b = pairs(_STRANGERS / 2, (child ^ adults) & ~used & ~people.twin, (child ^ adults) & ~used)
         people.male[a], people.born[a] = people.male[b], people.born[b]
