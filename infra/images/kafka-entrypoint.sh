@@ -1,0 +1,29 @@
+#!/bin/sh
+# Starts the broker with the settings of every single-node stack (broker.properties) and those of the environment:
+# KAFKA_ADVERTISED_LISTENERS becomes advertised.listeners. With WAIT_FOR_START, first waits for /start.sh to be put here
+# and reads it: a test knows the advertised port only once the container runs. Its last line has to be `# end`.
+set -eu
+
+if [ -n "${WAIT_FOR_START:-}" ]; then
+    until [ -r /start.sh ] && [ "$(tail -n 1 /start.sh)" = "# end" ]; do sleep 0.05; done
+    . /start.sh
+fi
+
+config=/tmp/server.properties
+{
+    cat /opt/kafka/broker.properties
+    echo "log.dirs=/data/log"
+    env | while IFS='=' read -r name value; do
+        case $name in
+            KAFKA_*) echo "$(echo "${name#KAFKA_}" | tr 'A-Z_' 'a-z.')=$value" ;;
+        esac
+    done
+} > $config
+
+logging=-Dlog4j2.configurationFile=/opt/kafka/log4j2.properties
+if [ ! -e /data/log/meta.properties ]; then
+    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC $logging -cp '/opt/kafka/libs/*' kafka.tools.StorageTool format \
+        --cluster-id "${CLUSTER_ID:-bGV0aGUtc2luZ2xlLW5vZA}" --config $config
+fi
+exec java ${JAVA_OPTS:--Xms512m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=50} -XX:+ExitOnOutOfMemoryError \
+    $logging -cp '/opt/kafka/libs/*' kafka.Kafka $config

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Starts the registry on port 8080, with its store in /data.
+set -eu
+exec java ${JAVA_OPTS:--Xms64m -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1} -XX:+ExitOnOutOfMemoryError \
+    -Dquarkus.config.locations=/opt/registry/registry.properties -Dquarkus.http.host=0.0.0.0 -Dquarkus.http.port=8080 \
+    -Dapicurio.datasource.url=jdbc:h2:file:/data/registry -jar /opt/registry/apicurio-registry-app-*-runner.jar
