@@ -6,8 +6,8 @@ import os
 
 import typer
 
-# Set before polars is first imported: in this command the work is I/O, and workers share the machine.
-os.environ.setdefault("POLARS_MAX_THREADS", "2")
+# Set before polars is first imported: workers share the cores, and other commands wait for files and brokers.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench  # noqa: E402
 from infra.commands.demo import demo  # noqa: E402

@@ -30,7 +30,7 @@ from infra.settings import Settings
 from infra.topic_table import table
 from producers.files import publish_file
 from producers.publisher import Publisher
-from producers.simulator import simulate_to
+from producers.simulator.files import simulate_to
 from producers.totals import Totals
 from schemas import contracts, wire
 from schemas.codec import decode

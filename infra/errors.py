@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import NoReturn
 
 import typer
@@ -16,3 +18,8 @@ def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
     """Print the message and end with the code."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
+
+
+def end_tidily_on_sigterm() -> None:
+    """Let SIGTERM end this process as an exception does, so that what it started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

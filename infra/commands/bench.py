@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.errors import end_tidily_on_sigterm
 from infra.settings import Settings
 
 
@@ -25,6 +26,7 @@ def bench(
     """
     from infra.bench.bench import bench as run_bench
 
+    end_tidily_on_sigterm()
     console = Console(stderr=as_json)
     figures = run_bench(Settings(), records, console.print, keep).as_json()
     out.write_text(json.dumps(figures, indent=1) + "\n")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from infra.errors import EXIT_ERROR, fail
+from infra.errors import EXIT_ERROR, end_tidily_on_sigterm, fail
 from infra.settings import Settings
 
 
@@ -27,6 +27,7 @@ def demo(
     from infra.demo import DemoFailedError
     from infra.demo import demo as run_demo
 
+    end_tidily_on_sigterm()
     console = Console(stderr=as_json)
     try:
         report = run_demo(Settings(), families, seed, console)

@@ -30,6 +30,7 @@ def run(
 
     Example: lethe run all
     """
+    from infra.worker import work
     from stream_processors.topology import NAMES, TopologyError, validate
 
     configure()
@@ -47,50 +48,9 @@ def run(
         raise typer.Exit(supervise(names))
 
 
-def work(name: str, settings: Settings, number: int | None = None) -> None:
-    """Run one processor in this process, until it is told to stop.
-
-    Exits 1 with advice if a key file, the topology or the registered schemas forbid a start.
-    """
-    configure()
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")  # several processors share the cores; before polars is imported
-    from infra.keys import KeyFileError, read_key
-    from schemas.classification import UnclassifiedFieldError
-    from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
-    from stream_processors.checks import check_schemas
-    from stream_processors.runtime.faults import Faults
-    from stream_processors.runtime.instance import Instance, NoInstanceError
-    from stream_processors.runtime.worker import Worker
-    from stream_processors.topology import Context, build, declaration
-
-    registry = Registry(settings.registry)
-    try:
-        check_schemas(declaration(name), registry)
-        context = Context.default(
-            lambda: read_key(settings.keys / "token.key"),
-            lambda: read_key(settings.keys / "research.key"),
-            registry,
-            settings.partitions,
-        )
-        processor = build(name, context)
-        with Instance.claim(settings.state, name, number) as mine:
-            worker = Worker(processor, settings, mine, faults=Faults.parse(os.environ.get("LETHE_KILL_AT", "")))
-            for sign in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(sign, lambda *_: worker.stop())
-            worker.run()
-    except (
-        KeyFileError,
-        SchemaDriftError,
-        SchemaNotRegisteredError,
-        UnclassifiedFieldError,
-        NoInstanceError,
-    ) as e:
-        fail(f"{name}: {e}", EXIT_ERROR)
-
-
 def supervise(names: list[str]) -> int:
     """A process for each processor; SIGTERM and SIGINT are passed on. Returns the first exit code that is not 0."""
-    children = {subprocess.Popen([sys.executable, "-m", "infra.cli", "run", name]): name for name in names}
+    children = {subprocess.Popen([sys.executable, "-m", "infra.worker", name]): name for name in names}
     stopping = False
 
     def stop(*_: object) -> None:

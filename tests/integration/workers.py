@@ -17,11 +17,6 @@ from infra.rest import Flow
 from infra.settings import Settings
 from stream_processors.topology import NAMES
 
-_MAIN = (
-    "import sys; from infra.commands.run import work; from infra.settings import Settings;"
-    " work(sys.argv[1], Settings())"
-)
-
 
 class Workers:
     """Processes by name; `join` and `join#2` are two instances of one processor."""
@@ -50,7 +45,7 @@ class Workers:
         }
         with (self._logs / f"{name}.log").open("ab") as out:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, name.partition("#")[0]], env=env, stdout=out, stderr=out
+                [sys.executable, "-m", "infra.worker", name.partition("#")[0]], env=env, stdout=out, stderr=out
             )
         self.starts += 1
 
