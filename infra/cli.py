@@ -9,15 +9,15 @@ import typer
 # Set before polars is first imported: workers share the cores, and other commands wait for files and brokers.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
-from infra.commands.bench import bench  # noqa: E402
-from infra.commands.demo import demo  # noqa: E402
-from infra.commands.keys import keys_app  # noqa: E402
-from infra.commands.provision import provision  # noqa: E402
-from infra.commands.publish import publish  # noqa: E402
-from infra.commands.run import run  # noqa: E402
-from infra.commands.stack import down, status, up  # noqa: E402
-from infra.commands.simulate import simulate  # noqa: E402
-from infra.commands.supplier import supplier_app  # noqa: E402
+from infra.commands.bench import bench
+from infra.commands.demo import demo
+from infra.commands.keys import keys_app
+from infra.commands.provision import provision
+from infra.commands.publish import publish
+from infra.commands.run import run
+from infra.commands.simulate import simulate
+from infra.commands.stack import down, status, up
+from infra.commands.supplier import supplier_app
 
 app = typer.Typer(
     help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
