@@ -13,6 +13,7 @@ import polars as pl
 
 from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
+from stream_processors.matching.normalise import DEFAULT_DATES
 
 EARLIEST = pl.date(1950, 1, 1)
 """No event is older than this: default dates such as 1900-01-01 become missing."""
@@ -35,7 +36,7 @@ def _month(column: pl.Expr) -> pl.Expr:
 
 
 def _year(column: pl.Expr) -> pl.Expr:
-    return column.dt.year().cast(pl.Int32)
+    return pl.when(~column.is_in(DEFAULT_DATES)).then(column.dt.year().cast(pl.Int32))
 
 
 def keep(source: str) -> Rule:
@@ -49,7 +50,7 @@ def month(source: str) -> Rule:
 
 
 def year(source: str) -> Rule:
-    """The date's year."""
+    """The date's year; missing for a date that stands for none (1900-01-01), as in matching."""
     return Rule(source, _year)
 
 

@@ -54,7 +54,11 @@ class Join:
         self._partitions = partitions
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Touched are the activities that differ, and all those of a subject whose person differs."""
+        """Touched are the activities that differ, and all those of a subject whose person differs.
+
+        A rebuilt state may lack a link whose old value was compacted away before the new one is read, and so the person
+        that `attached` remembers: what is attached elsewhere is touched whenever a link of its subject changes.
+        """
         touched: set[bytes] = set()
         for batch in inputs:
             latest = batch.latest()
@@ -67,7 +71,8 @@ class Join:
                     if value != old or value is None:
                         touched.add(key)
             else:
-                changed = [k for k, old in zip(keys, view.get_many("links", keys), strict=True) if latest[k] != old]
+                held = view.get_many("links", keys)
+                changed = [k for k, old in zip(keys, held, strict=True) if latest[k] != old or latest[k] is None]
                 for key in changed:
                     view.put("links", key, latest[key])
                 touched |= self._relinked(view, sorted({k[_SUBJECT] for k in changed}))
@@ -124,13 +129,14 @@ class Join:
                 if subject not in best or order < best[subject][0]:
                     best[subject] = (order, person.encode())
         moved = []
-        for subject, old in zip(subjects, view.get_many("person_of", subjects), strict=True):
+        touched: set[bytes] = set()
+        attached = view.scan_many("attached", [s + b"|" for s in subjects], REF_WIDTH + 1)
+        for subject, old, rows in zip(subjects, view.get_many("person_of", subjects), attached, strict=True):
             new = best[subject][1] if subject in best else None
+            touched.update(k for k, person in rows if person != new)
             if new != old:
                 view.put("person_of", subject, new)
                 moved.append(subject + b"|")
-        touched: set[bytes] = set()
-        for table in ("activities", "attached"):
-            for rows in view.scan_many(table, moved, REF_WIDTH + 1):
-                touched.update(k for k, _ in rows)
+        for rows in view.scan_many("activities", moved, REF_WIDTH + 1):
+            touched.update(k for k, _ in rows)
         return touched

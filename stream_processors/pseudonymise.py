@@ -127,8 +127,8 @@ class Pseudonymise:
             keep = [i for i, r in enumerate(rows) if last[batch.keys[r]] == r]  # type: ignore[index]
             part = frame if len(keep) == len(rows) else frame[keep]
             self._say(supplier, dataset, contract, part, [rows[i] for i in keep], batch, out)
-        self._retract(supplier, dataset, contract, retract, gone, batch, out)
-        self._quarantine(supplier, dataset, bad, batch, out)
+        self._retract(supplier, dataset, contract, retract, batch, out)
+        self._quarantine(supplier, dataset, bad, gone, batch, out)
         out.count("accepted", len(live) + len(gone))
         out.count("quarantined", len(bad))
 
@@ -252,7 +252,6 @@ class Pseudonymise:
         dataset: str,
         contract: Contract,
         rows: list[int],
-        gone: list[int],
         batch: Inputs,
         out: Outputs,
     ) -> None:
@@ -275,29 +274,32 @@ class Pseudonymise:
         if dataset == "person":
             subjects = _bytes(refs["subject_ref"])
             out.emit("linkage.identity", batch.partition, subjects, [None] * len(subjects))
-        deleted = [_quarantine_key(dataset, batch, r) for r in gone]
-        out.emit(contracts.quarantine_topic(supplier), batch.partition, deleted, [None] * len(deleted))
 
-    def _quarantine(self, supplier: str, dataset: str, bad: list[_Bad], batch: Inputs, out: Outputs) -> None:
-        if not bad:
-            return
+    def _quarantine(
+        self, supplier: str, dataset: str, bad: list[_Bad], gone: list[int], batch: Inputs, out: Outputs
+    ) -> None:
+        """What failed, and the end of what failed before under a key that is gone: in log order, the last holds."""
         # Header names as Kafka Connect's dead letter queue has them (KIP-298), without the message text.
+        headers: dict[int, list[tuple[str, bytes]]] = {row: [] for row in gone}
+        for b in bad:
+            headers[b.row] = [
+                ("__connect.errors.topic", batch.topic.encode()),
+                ("__connect.errors.partition", str(batch.partition).encode()),
+                ("__connect.errors.offset", str(batch.offsets[b.row]).encode()),
+                ("__connect.errors.exception.class.name", b.error.encode()),
+                ("lethe.errors.field", (b.field or "").encode()),
+            ]
+        order = sorted(headers)
+        failed = {b.row for b in bad}
         out.emit(
             contracts.quarantine_topic(supplier),
             batch.partition,
-            [_quarantine_key(dataset, batch, b.row) for b in bad],
-            [batch.values[b.row] if batch.values[b.row] is not None else b"" for b in bad],
-            [
-                [
-                    ("__connect.errors.topic", batch.topic.encode()),
-                    ("__connect.errors.partition", str(batch.partition).encode()),
-                    ("__connect.errors.offset", str(batch.offsets[b.row]).encode()),
-                    ("__connect.errors.exception.class.name", b.error.encode()),
-                    ("lethe.errors.field", (b.field or "").encode()),
-                ]
-                for b in bad
-            ],
+            [_quarantine_key(dataset, batch, row) for row in order],
+            [(batch.values[row] or b"") if row in failed else None for row in order],
+            [headers[row] for row in order],
         )
+        if not bad:
+            return
         rows = pl.DataFrame(
             {
                 "supplier": [supplier] * len(bad),

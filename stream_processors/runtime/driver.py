@@ -7,11 +7,11 @@ seeded generator, and a task can be crashed before or after its commit, so that 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
 from stream_processors.runtime.state import MemoryStore, Position
 from stream_processors.runtime.task import Task
@@ -90,11 +90,16 @@ class Driver:
                     out[r.key] = r.value
         return out
 
-    def run(self, batch: int = 10_000, until: Callable[[], bool] | None = None) -> int:
-        """Run tasks in random order, with batches of up to `batch` records, until all is at rest. Returns the steps."""
+    def run(
+        self, batch: int = 10_000, until: Callable[[], bool] | None = None, only: Container[str] | None = None
+    ) -> int:
+        """Run tasks in random order, with batches of up to `batch` records, until all is at rest. Returns the steps.
+
+        `only`: the processors that run; the others stand still.
+        """
         steps = 0
         while True:
-            ready = [key for key in self._state if self._pending(key)]
+            ready = [key for key in self._state if (only is None or key[0] in only) and self._pending(key)]
             if not ready or (until is not None and until()):
                 return steps
             self.step(self._random.choice(ready), self._random.randint(1, batch))
@@ -141,12 +146,25 @@ class Driver:
         task.store.apply({}, self._position(key))
 
     def lag(self, key: tuple[str, int]) -> None:
-        """A task that lost its state and was away longer than tombstones live: rebuild, catch up, then reconcile."""
+        """A task that lost its state and was away longer than tombstones live: rebuild, catch up, then reconcile.
+
+        A task that keeps nothing reads its inputs again from the beginning, and takes back what it no longer says.
+        """
+        declaration = self._state[key].processor.declaration
+        from_end = {t: self.log(t, key[1]).end for t in declaration.writes if t.startswith("linkage.")}
+        if not declaration.keeps:
+            self._committed[key].clear()
         self.crash(key, lose_state=True)
         while self._pending(key):
             self.step(key, 10_000)
         task = self._state[key]
         result = task.reconcile()
+        if not declaration.keeps:
+            for topic, end in from_end.items():
+                log = self.log(topic, key[1])
+                said = {r.key for r in log.read(end)}
+                orphans = {r.key: None for r in log.read(0, stop=end) if r.key is not None and r.key not in said}
+                result.outputs.emit(topic, key[1], list(orphans), list(orphans.values()))
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
@@ -157,6 +175,19 @@ class Driver:
     def tasks(self) -> list[tuple[str, int]]:
         """Processor and partition of every task."""
         return list(self._state)
+
+    def declaration(self, name: str) -> Declaration:
+        """What a processor declares."""
+        return self._state[name, 0].processor.declaration
+
+    def behind(self, key: tuple[str, int], topic: str) -> bool:
+        """Whether a task has records of a topic to take."""
+        return topic in self._pending(key)
+
+    def state(self, key: tuple[str, int]) -> dict[str, dict[bytes, bytes]]:
+        """The tables of a task, as committed."""
+        task = self._state[key]
+        return {t.name: dict(task.store.scan(t.name, b"")) for t in task.processor.declaration.keeps}
 
     def _pending(self, key: tuple[str, int]) -> list[str]:
         committed = self._committed[key]

@@ -7,6 +7,7 @@ tables remember where outputs went, and are rebuilt from the processor's changel
 from __future__ import annotations
 
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[bytes, bytes]] = {}
+        self._ordered: dict[str, list[bytes]] = {}
         self._position = Position({})
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -129,12 +131,22 @@ class MemoryStore:
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See `Store`."""
         rows = self._tables.get(table, {})
-        return iter([(k, rows[k]) for k in sorted(rows) if k.startswith(prefix)])
+        keys = self._ordered.get(table)
+        if keys is None:
+            keys = self._ordered[table] = sorted(rows)
+        found = []
+        for i in range(bisect_left(keys, prefix), len(keys)):
+            if not keys[i].startswith(prefix):
+                break
+            found.append((keys[i], rows[keys[i]]))
+        return iter(found)
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
         for table, rows in writes.items():
             held = self._tables.setdefault(table, {})
+            if rows:
+                self._ordered.pop(table, None)
             for key, value in rows.items():
                 if value is None:
                     held.pop(key, None)

@@ -1,0 +1,257 @@
+"""Invariants 1, 4 and 5 without a broker: whatever happens on the way, what is at rest is the oracle's.
+
+Anything may happen in any order: records, corrections, tombstones, duplicates, records that nobody can read; tasks that
+take what they like, die before or after a commit, or lose their state; logs that are compacted while somebody lags.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from schemas.contracts import identified, identified_topic
+from stream_processors.runtime.driver import reads_topic
+from tests.stream_processors.tables import PARTITIONS, Flow, framed
+
+QUICK = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+QUICKER = settings(QUICK, max_examples=15)
+
+# A population so small that people collide: twins, namesakes, the same person twice, and wrong dates of birth.
+DAYS = st.sampled_from([None, datetime.date(2013, 5, 6), datetime.date(2013, 7, 1), datetime.date(1900, 1, 1)])
+SUBJECTS = {
+    "council-northam": ("n1", "n2", "n3"),
+    "council-southam": ("s1", "s2"),
+    "dfe": ("u1", "u2", "u3"),
+    "dwp": ("x1", "x2"),
+}
+IDENTITY: dict[str, st.SearchStrategy[Any]] = {
+    "forename": st.sampled_from(["Anna", "Ann", "Beth", "A", None]),
+    "middle_names": st.sampled_from([None, None, "Rose"]),
+    "surname": st.sampled_from(["Smith", "Smyth", "Smith"]),
+    "date_of_birth": st.sampled_from(
+        [datetime.date(2001, 3, 4)] * 4
+        + [datetime.date(2001, 4, 3), None, datetime.date(1850, 1, 2), datetime.date(1900, 1, 1)]
+    ),
+    "sex": st.sampled_from(["F", "M", "X", None]),
+    "postcode": st.sampled_from(["SE6 1AA", "SE6 1AB", "SE6 2AA", None]),
+}
+COUNTS = st.sampled_from([None, 0, 3])
+DATASETS: dict[tuple[str, str], dict[str, st.SearchStrategy[Any]]] = {
+    **{
+        (council, "person"): IDENTITY
+        | {
+            "family_id": st.sampled_from(["f1", "f2", None]),
+            "programme_status": st.sampled_from(["participant", "comparison"]),
+            "programme_start": DAYS,
+            "criterion_crime": st.sampled_from([None, True, False]),
+        }
+        for council in ("council-northam", "council-southam")
+    },
+    ("council-northam", "safeguarding"): {
+        "episode": st.sampled_from(["CIN", "LAC"]),
+        "start_date": DAYS,
+        "end_date": DAYS,
+    },
+    ("dfe", "person"): IDENTITY,
+    ("dfe", "absence"): {"PeriodEnd": DAYS, "SessionsPossible_3Term": COUNTS},
+    ("dwp", "person"): IDENTITY,
+    ("dwp", "benefit"): {"benefit_type": st.sampled_from(["UC", "JSA"]), "start_date": DAYS},
+}
+BAD = (b"\x01nonsense", b"", b"\x00\x00\x00\x00\x01\x02")
+
+People = st.sampled_from([(s, d) for s, d in DATASETS for _ in range(4 if d == "person" else 1)])
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[str, str, tuple[str, ...], bytes | None]:
+    """One supplier record, or the end of one: supplier, dataset, ids, value."""
+    supplier, dataset = draw(People)
+    contract = identified(supplier, dataset)
+    ids = [draw(st.sampled_from(SUBJECTS[supplier]))]
+    if contract.record_field:
+        ids.append(draw(st.sampled_from(["r1", "r2"])))
+    kind = draw(st.sampled_from(["upsert"] * 6 + ["delete", "bad"]))
+    if kind == "delete":
+        return supplier, dataset, tuple(ids), None
+    if kind == "bad":
+        return supplier, dataset, tuple(ids), draw(st.sampled_from(BAD))
+    named = dict(zip((n for n in (contract.subject_field, contract.record_field) if n), ids, strict=True))
+    row = named | {name: draw(values) for name, values in DATASETS[supplier, dataset].items()}
+    return supplier, dataset, tuple(ids), framed(identified_topic(supplier, dataset), row)
+
+
+def fates() -> st.SearchStrategy[tuple[str, Any]]:
+    """What happens besides records: steps with and without a crash, lost state, compaction, lag."""
+    which = st.integers(0, 5 * PARTITIONS - 1)
+    return st.one_of(
+        st.tuples(
+            st.just("step"), st.tuples(which, st.integers(1, 5), st.sampled_from([None, None, "before", "after"]))
+        ),
+        st.tuples(st.just("run"), st.integers(1, 50)),
+        st.tuples(st.just("crash"), st.tuples(which, st.booleans())),
+        st.tuples(st.just("compact"), st.tuples(st.integers(0, 1_000), st.booleans())),
+        st.tuples(st.just("lag"), which),
+        st.tuples(st.just("again"), st.integers(0, 1_000)),
+    )
+
+
+EVENTS = st.lists(st.one_of(*[st.tuples(st.just("record"), changes())] * 8, fates()), min_size=15, max_size=60)
+
+
+def happen(flow: Flow, event: tuple[str, Any]) -> None:
+    """Let one thing happen to the flow."""
+    driver, (kind, what) = flow.driver, event
+    if kind == "record":
+        flow.raw(*what)
+    elif kind == "again":
+        supplied = [(t, p) for t in driver.topics for p in range(PARTITIONS) if t.startswith("identified.")]
+        records = [(t, p, r) for t, p in supplied if "quarantine" not in t for r in driver.log(t, p).records]
+        if records:
+            topic, partition, _ = records[what % len(records)]
+            key = records[what % len(records)][2].key
+            last = next(r for r in reversed(driver.log(topic, partition).records) if r.key == key)
+            driver.append(topic, partition, last.key, last.value)
+    elif kind == "step":
+        task = driver.tasks[what[0]]
+        driver.step(task, what[1], what[2])
+    elif kind == "run":
+        driver.run(batch=what)
+    elif kind == "crash":
+        driver.crash(driver.tasks[what[0]], lose_state=what[1])
+    elif kind == "lag":
+        driver.lag(driver.tasks[what])
+    elif driver.topics:
+        compact(flow, *what)
+
+
+def compact(flow: Flow, which: int, drop_tombstones: bool) -> None:
+    """Compact one partition; who had not read a tombstone that is dropped has lagged, and must know."""
+    driver = flow.driver
+    topic = list(driver.topics)[which % len(driver.topics)]
+    partition = which // len(driver.topics) % PARTITIONS
+    behind = [
+        task
+        for task in driver.tasks
+        if task[1] == partition and reads_topic(driver.declaration(task[0]).reads, topic) and driver.behind(task, topic)
+    ]
+    driver.log(topic, partition).compact(drop_tombstones)
+    if drop_tombstones:
+        for task in behind:
+            driver.lag(task)
+
+
+@QUICK
+@given(EVENTS, st.integers(0, 3), st.integers(1, 30))
+def test_at_rest_the_research_topic_is_the_oracles(events: list[tuple[str, Any]], seed: int, batch: int) -> None:
+    flow = Flow(seed)
+    for event in events:
+        happen(flow, event)
+    flow.run(batch)
+    assert flow.differences() == []
+
+
+@QUICK
+@given(EVENTS, st.integers(0, 3))
+def test_state_and_topics_are_those_of_a_fresh_run(events: list[tuple[str, Any]], seed: int) -> None:
+    flow, fresh = Flow(seed), Flow(seed + 1)
+    for event in events:
+        happen(flow, event)
+    flow.run(7)
+    for topic, logs in flow.driver.topics.items():
+        if topic.startswith("identified.") and not topic.endswith("quarantine"):
+            for partition, log in enumerate(logs):
+                for key, value in flow.live_values(log):
+                    fresh.driver.append(topic, partition, key, value)
+    fresh.run()
+    for topic in ("linkage.identity", "linkage.candidate", "linkage.link", "linkage.activity", "linkage.contribution"):
+        assert flow.driver.table(topic) == fresh.driver.table(topic), topic
+    assert flow.driver.table("research.person") == fresh.driver.table("research.person")
+    for task in flow.driver.tasks:
+        assert unpacked(flow.driver.state(task)) == unpacked(fresh.driver.state(task)), task
+
+
+def unpacked(tables: dict[str, dict[bytes, bytes]]) -> dict[str, dict[bytes, Any]]:
+    """State without what says nothing: the order in which a person's contributions are packed."""
+    return {t: {k: msgpack.unpackb(v) if t == "persons" else v for k, v in rows.items()} for t, rows in tables.items()}
+
+
+@QUICKER
+@given(st.lists(changes(), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_the_order_of_suppliers_and_subjects_changes_nothing(
+    records: list[tuple[str, str, tuple[str, ...], bytes | None]], shuffle: Any
+) -> None:
+    last = {r[:3]: r for r in records}
+    one, other = Flow(1), Flow(2)
+    for r in last.values():
+        one.raw(*r)
+    mixed = list(last.values())
+    shuffle.shuffle(mixed)
+    for r in mixed:
+        other.raw(*r)
+        other.driver.run(1)
+    one.run()
+    assert one.driver.table("research.person") == other.driver.table("research.person")
+
+
+@QUICKER
+@given(st.lists(changes(), min_size=1, max_size=30))
+def test_when_every_record_is_deleted_nothing_is_left(
+    records: list[tuple[str, str, tuple[str, ...], bytes | None]],
+) -> None:
+    flow = Flow()
+    for r in records:
+        flow.raw(*r)
+    flow.run(3)
+    for supplier, dataset, ids, _ in records:
+        flow.delete(supplier, dataset, *ids)
+    flow.run(5)
+    left = {topic for topic in flow.driver.topics if flow.driver.table(topic)}
+    assert left <= {"governance.quarantine"}
+    assert not any(any(tables.values()) for tables in map(flow.driver.state, flow.driver.tasks))
+
+
+@QUICKER
+@given(st.lists(changes(), min_size=1, max_size=30))
+def test_what_is_said_again_changes_nothing(
+    records: list[tuple[str, str, tuple[str, ...], bytes | None]],
+) -> None:
+    assume(any(r[3] for r in records))
+    flow = Flow()
+    for r in records:
+        flow.raw(*r)
+    flow.run()
+    before = {topic: [log.end for log in logs] for topic, logs in flow.driver.topics.items()}
+    for r in {r[:3]: r for r in records}.values():
+        flow.raw(*r)
+    flow.run()
+    for topic in ("linkage.candidate", "linkage.link", "research.person", "state.route", "state.link", "state.join"):
+        ends = [log.end for log in flow.driver.topics.get(topic, [])]
+        assert ends == before.get(topic, []), topic
+
+
+@pytest.mark.parametrize("drop_tombstones", [False, True])
+def test_a_link_that_is_compacted_away_before_it_is_followed_is_still_taken_back(drop_tombstones: bool) -> None:
+    flow = Flow()
+    person = {"forename": "Anna", "surname": "Smith", "date_of_birth": datetime.date(2001, 3, 4), "postcode": "SE6 1AA"}
+    flow.put("council-northam", "person", person_id="n1", programme_status="participant", **person)
+    flow.put("dfe", "person", UPN="u1", **person)
+    flow.put("dfe", "absence", UPN="u1", record_id="r1", SessionsPossible_3Term=300)
+    flow.run()
+    flow.put("dfe", "person", UPN="u1", **person | {"date_of_birth": datetime.date(2001, 4, 3)})
+    flow.driver.run(until=lambda: False, only={"pseudonymise", "route", "link"})
+    for logs in flow.driver.topics.values():
+        for log in logs:
+            log.compact(drop_tombstones)
+    for task in flow.driver.tasks:
+        if drop_tombstones:
+            flow.driver.lag(task)
+        else:
+            flow.driver.crash(task, lose_state=True)
+    flow.run()
+    assert flow.differences() == []
+    assert [r["absence"] for r in flow.research().values()] == [[]]
