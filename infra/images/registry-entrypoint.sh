@@ -3,4 +3,4 @@
 set -eu
 exec java ${JAVA_OPTS:--Xms64m -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1} -XX:+ExitOnOutOfMemoryError \
     -Dquarkus.config.locations=/opt/registry/registry.properties -Dquarkus.http.host=0.0.0.0 -Dquarkus.http.port=8080 \
-    -Dapicurio.datasource.url=jdbc:h2:file:/data/registry -jar /opt/registry/apicurio-registry-app-*-runner.jar
+    "-Dapicurio.datasource.url=jdbc:h2:file:/data/registry;WRITE_DELAY=0" -jar /opt/registry/apicurio-registry-app-*-runner.jar

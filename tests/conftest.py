@@ -1,0 +1,20 @@
+"""What all tests share: one broker and one registry for the session, for tests with names of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.containers import RunningStack, chosen, running_stack
+
+
+def pytest_report_header() -> str:
+    how, why = chosen()
+    return f"broker and registry: {how} ({why})"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
