@@ -35,9 +35,11 @@ from producers.totals import Totals
 from schemas import contracts, wire
 from schemas.codec import decode
 from schemas.contracts import DATASETS, identified_topic, kind_of
+from schemas.registry import Registry
 from stream_processors import oracle
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs
+from stream_processors.topology import NAMES
 
 FEBRL_COUNCIL, FEBRL_DEPARTMENT = "council-febrl", "health"
 AT_REST_S = 600
@@ -113,7 +115,7 @@ def _start_workers(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
     log = (home / "run").joinpath("workers.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        return subprocess.Popen([sys.executable, "-m", "infra.cli", "run", "all"], env=env, stdout=out, stderr=out)
+        return subprocess.Popen([sys.executable, "-m", "infra.worker", *NAMES], env=env, stdout=out, stderr=out)
 
 
 def _stop(workers: subprocess.Popen[bytes]) -> None:
@@ -172,10 +174,13 @@ def _febrl_files(folder: Path) -> None:
 def live_records(settings: Settings) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
     """Supplier to dataset to rows: what the identified topics hold, last value per key, through the reference codec."""
     out: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    writer = Registry(settings.registry).writer
     for supplier in suppliers_of(settings):
         for dataset in DATASETS[kind_of(supplier)]:
             values = table(settings, identified_topic(supplier, dataset)).values()
-            out.setdefault(supplier, {})[dataset] = oracle.rows_of(contracts.identified(supplier, dataset), values)
+            out.setdefault(supplier, {})[dataset] = oracle.rows_of(
+                contracts.identified(supplier, dataset), values, writer
+            )
     return out
 
 

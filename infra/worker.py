@@ -1,10 +1,15 @@
-"""One worker in one process: `python -m infra.worker PROCESSOR [INSTANCE]`, or `lethe run PROCESSOR`."""
+"""Workers in processes of their own: `python -m infra.worker PROCESSOR...`, without the rest of the command."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
+
+import structlog
+import typer
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # workers share the cores; before polars is first imported
 
@@ -19,6 +24,8 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
+
+_log = structlog.get_logger()
 
 
 def work(name: str, settings: Settings, number: int | None = None) -> None:
@@ -48,14 +55,42 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 
+def supervise(names: Sequence[str]) -> int:
+    """A process for each processor. SIGTERM and SIGINT are passed on. If one ends by itself the others are drained.
+
+    Returns the first exit code that is not 0 (1 for a process that a signal ended).
+    """
+    running = {subprocess.Popen([sys.executable, "-m", "infra.worker", name]): name for name in names}
+    by_pid = {process.pid: process for process in running}
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in running:
+            if process.returncode is None:
+                os.kill(process.pid, signal.SIGTERM)
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, stop)
+    worst = 0
+    for _ in names:
+        pid, status = os.wait()
+        process = by_pid[pid]
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        if code:
+            worst = worst or (code if code > 0 else EXIT_ERROR)
+            _log.error("processor_ended", processor=running[process], exit_code=code)
+        if not stopping:
+            stop()
+    return worst
+
+
 if __name__ == "__main__":
+    configure()
+    if len(sys.argv) > 2:
+        sys.exit(supervise(sys.argv[1:]))
     try:
-        work(sys.argv[1], Settings(), int(sys.argv[2]) if len(sys.argv) > 2 else None)
-    except SystemExit:
-        raise
-    except Exception as e:
-        # typer's exit carries a code; anything else ends as itself
-        code = getattr(e, "exit_code", None)
-        if code is None:
-            raise
-        sys.exit(code)
+        work(sys.argv[1], Settings())
+    except typer.Exit as e:
+        sys.exit(e.exit_code)

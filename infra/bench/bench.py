@@ -146,7 +146,7 @@ class _Run:
     @contextmanager
     def _everything(self) -> Iterator[None]:
         workers = subprocess.Popen(
-            [sys.executable, "-m", "infra.cli", "run", *NAMES],
+            [sys.executable, "-m", "infra.worker", *NAMES],
             env=self._env,
             stderr=(self._settings.base / "workers.log").open("wb"),
         )
@@ -154,8 +154,8 @@ class _Run:
             self._at_rest()
             yield
         finally:
-            for child in psutil.Process(workers.pid).children():
-                name = child.cmdline()[-1]
+            children = sorted(psutil.Process(workers.pid).children(), key=lambda c: (c.create_time(), c.pid))
+            for name, child in zip(NAMES, children, strict=True):
                 used = child.memory_info().rss / 1024 / 1024
                 self._figures.peak_rss_mb[name] = max(self._figures.peak_rss_mb.get(name, 0.0), used)
             workers.terminate()
@@ -189,9 +189,7 @@ class _Run:
     def _rebuild(self) -> None:
         """Restore the largest state from Kafka: join's, from nothing."""
         shutil.rmtree(self._settings.state / "join", ignore_errors=True)
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "infra.cli", "run", "join"], env=self._env, stderr=subprocess.PIPE
-        )
+        worker = subprocess.Popen([sys.executable, "-m", "infra.worker", "join"], env=self._env, stderr=subprocess.PIPE)
         records, seconds = 0, 0.0
         assert worker.stderr is not None
         for line in worker.stderr:
