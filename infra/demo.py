@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -171,9 +171,9 @@ def _febrl_files(folder: Path) -> None:
         rows.write_csv(path)
 
 
-def live_records(settings: Settings) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+def live_records(settings: Settings) -> dict[str, dict[str, Sequence[Mapping[str, Any]]]]:
     """Supplier to dataset to rows: what the identified topics hold, last value per key, through the reference codec."""
-    out: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    out: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
     writer = Registry(settings.registry).writer
     for supplier in suppliers_of(settings):
         for dataset in DATASETS[kind_of(supplier)]:

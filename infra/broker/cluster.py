@@ -160,7 +160,7 @@ class Stack:
             "quarkus.config.locations": HERE / "registry.properties",
             "quarkus.http.host": HOST,
             "quarkus.http.port": self._registry_port,
-            "apicurio.datasource.url": f"jdbc:h2:file:{data / 'registry'}",
+            "apicurio.datasource.url": f"jdbc:h2:file:{data / 'registry'};WRITE_DELAY=0",
         }
         defined = [f"-D{k}={v}" for k, v in options.items()]
         self._registry.start([jvm, *_JVM, *_REGISTRY_JVM, *defined, "-jar", str(dist.registry_jar)])
