@@ -102,9 +102,7 @@ def decode_each(bodies: Sequence[bytes], contract: Contract) -> Decoded:
         whole(0, len(bodies))
     table = pa.Table.from_batches(batches, schema=arrow_schema(contract)).combine_chunks()
     found = table.to_batches()
-    return Decoded(
-        found[0] if found else pa.RecordBatch.from_pylist([], schema=arrow_schema(contract)), good, bad
-    )
+    return Decoded(found[0] if found else pa.RecordBatch.from_pylist([], schema=arrow_schema(contract)), good, bad)
 
 
 def decode_older(bodies: Sequence[bytes], writer: Any, contract: Contract) -> Decoded:
@@ -143,9 +141,7 @@ def _fit(batch: pa.RecordBatch, contract: Contract) -> pa.RecordBatch:
     columns = []
     for field, column in zip(wanted, batch.columns, strict=True):
         if column.null_count and not field.nullable:
-            raise CodecError(
-                f"{contract.name}: {field.name} has no null in the schema, and a null in the rows"
-            )
+            raise CodecError(f"{contract.name}: {field.name} has no null in the schema, and a null in the rows")
         try:
             columns.append(column if column.type == field.type else column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as e:
@@ -185,12 +181,10 @@ def _guarded(call: Callable[[], Any]) -> Any:
 def _careful(body: bytes, contract: Contract, writer: Any = None) -> dict[str, Any] | None:
     stream = io.BytesIO(body)
     try:
-        row = fastavro.schemaless_reader(
-            stream, writer or contract.parsed, contract.parsed if writer else None
-        )
+        row = fastavro.schemaless_reader(stream, writer or contract.parsed, contract.parsed if writer else None)
         if stream.read(1):
             return None
         check = pa.RecordBatch.from_pylist([row], schema=arrow_schema(contract))
     except Exception:  # fastavro raises IndexError, EOFError, struct.error, UnicodeDecodeError and more
         return None
-    return row if check.num_rows == 1 else None  # type: ignore[return-value]
+    return row if check.num_rows == 1 else None

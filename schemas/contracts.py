@@ -130,9 +130,7 @@ def _field(contract: Contract, prefix: str, raw: Mapping[str, Any]) -> Field:
     if classification not in get_args(Classification):
         raise UnclassifiedFieldError(f"{contract.name}: field {path} has no known classification")
     if classification not in ALLOWED[contract.name]:
-        raise UnclassifiedFieldError(
-            f"{contract.name}: field {path}: {classification} is not allowed in this topic"
-        )
+        raise UnclassifiedFieldError(f"{contract.name}: field {path}: {classification} is not allowed in this topic")
     type_, nullable = _branches(raw["type"])
     kind, symbols = type_, ()
     if isinstance(type_, dict):

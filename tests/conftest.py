@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.containers import RunningStack, chosen, running_stack
+
+
+def pytest_configure() -> None:
+    """A run that is told to end (`timeout`, a cancelled job) stops what it started, as one that is interrupted does."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def pytest_report_header() -> str:

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -21,15 +21,15 @@ from typing import Annotated
 import typer
 
 from infra.broker.fetch import HERE as BROKER
-from infra.broker.fetch import Dist, StackError, fetch, version
+from infra.broker.fetch import Dist, StackError, fetch, locked, version
 from infra.settings import Settings
 
 HERE = Path(__file__).parent
 PUBLIC_BASE = "eclipse-temurin:17-jre"
 LOCAL_BASE = "lethe/base:17"
+_UNFINISHED = "lethe/base:unfinished"
 LABEL = "lethe.built-from"
 DEBOOTSTRAP = "debootstrap"
-_SOURCES = Path("/etc/apt")
 _FILES = {
     "kafka": [HERE / "kafka-entrypoint.sh", BROKER / "broker.properties", BROKER / "log4j2.properties"],
     "registry": [HERE / "registry-entrypoint.sh", BROKER / "registry.properties"],
@@ -59,13 +59,18 @@ def built(name: str) -> bool:
 
 
 def build(dist: Dist, base: str | None = None) -> list[str]:
-    """Build the images that are missing or outdated; their names.
+    """Build the images that are missing or outdated; their names. Two that build at the same time do it once.
 
     `base`: an image with a Java 17 runtime; `debootstrap` to make one; None tries the public one first.
 
     Raises:
         ImageError: no base can be had, or the engine refuses.
     """
+    with locked(dist.root / "images.lock"):
+        return _build(dist, base)
+
+
+def _build(dist: Dist, base: str | None) -> list[str]:
     missing = [name for name in _FILES if not built(name)]
     if missing:
         base = _base(base)
@@ -88,17 +93,43 @@ def dist_path(name: str) -> str:
     return "kafka/libs" if name == "kafka" else name
 
 
-def mirrors() -> Iterator[tuple[str, str]]:
-    """Mirror and suite of the Debian package sources of this machine, one-line and deb822 files alike."""
-    for path in sorted([_SOURCES / "sources.list", *(_SOURCES / "sources.list.d").glob("*")]):
-        if not path.is_file():
+def mirrors(folder: Path = Path("/etc/apt")) -> list[tuple[str, str]]:
+    """Mirror and suite of the Debian package sources of this machine, in the order in which apt reads them."""
+    files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
+    return [
+        found
+        for path in files
+        if path.suffix in _PARSERS and path.is_file()
+        for found in _PARSERS[path.suffix](path.read_text(errors="replace"))
+    ]
+
+
+def one_line_sources(text: str) -> list[tuple[str, str]]:
+    """Mirror and suite of each `deb [options] mirror suite component...` with the component main."""
+    lines = re.findall(r"^[ \t]*deb[ \t]+(?:\[[^]]*\][ \t]*)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]+)", text, re.MULTILINE)
+    return [(uri, suite) for uri, suite, components in lines if "main" in components.split() and _reachable(uri)]
+
+
+def deb822_sources(text: str) -> list[tuple[str, str]]:
+    """The same of the other notation: stanzas of fields, of which several may have more than one word."""
+    found = []
+    text = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
+    for stanza in re.split(r"\n[ \t]*\n", text):
+        pairs = re.findall(r"^(\w[\w-]*):((?:.*\n[ \t]+)*.*)$", stanza, re.MULTILINE)
+        fields = {name.lower(): words.split() for name, words in pairs}
+        if fields.get("enabled", ["yes"])[0] == "no" or "deb" not in fields.get("types", []):
             continue
-        text = path.read_text(errors="replace")
-        yield from re.findall(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s+main\b", text, re.MULTILINE)
-        for stanza in re.split(r"\n\s*\n", text):
-            fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.MULTILINE))
-            if "deb" in fields.get("Types", "").split() and "main" in fields.get("Components", "").split():
-                yield from ((fields["URIs"].split()[0], suite) for suite in fields.get("Suites", "").split())
+        if "main" in fields.get("components", []):
+            uris = [uri for uri in fields.get("uris", []) if _reachable(uri)]
+            found += [(uri, suite) for uri in uris for suite in fields.get("suites", [])]
+    return found
+
+
+_PARSERS = {".list": one_line_sources, ".sources": deb822_sources}
+
+
+def _reachable(uri: str) -> bool:
+    return uri.startswith(("http://", "https://", "file:/"))  # what debootstrap can read
 
 
 def _base(base: str | None) -> str:
@@ -125,12 +156,20 @@ def _debootstrap() -> None:
         root = Path(folder, "root")
         packages = "--include=openjdk-17-jre-headless,ca-certificates"
         _run(["debootstrap", "--variant=minbase", packages, codename, str(root), mirror])
-        for path in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"):
+        for path in ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man"):
             shutil.rmtree(root / path, ignore_errors=True)
         for path in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname"):  # of the machine that built it
             (root / path).unlink(missing_ok=True)
         with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
-            _run(["docker", "import", "--change", "ENV LANG=C.UTF-8", "-", LOCAL_BASE], stdin=tar.stdout)
+            try:
+                _run(["docker", "import", "--change", "ENV LANG=C.UTF-8", "-", _UNFINISHED], stdin=tar.stdout)
+            finally:
+                assert tar.stdout is not None
+                tar.stdout.close()  # ends tar where the engine refused
+        if tar.returncode:
+            raise ImageError(f"tar failed (exit code {tar.returncode}): is there space left in {folder}?")
+        _docker("tag", _UNFINISHED, LOCAL_BASE)
+        _docker("rmi", _UNFINISHED)
 
 
 def _os_release() -> dict[str, str]:

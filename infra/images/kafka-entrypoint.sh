@@ -9,21 +9,23 @@ if [ -n "${WAIT_FOR_START:-}" ]; then
     . /start.sh
 fi
 
-config=/tmp/server.properties
+home=$(dirname "$0")
+data=${DATA:-/data/log}
+config=${CONFIG:-/tmp/server.properties}
 {
-    cat /opt/kafka/broker.properties
-    echo "log.dirs=/data/log"
+    cat "$home/broker.properties"
+    echo "log.dirs=$data"
     env | while IFS='=' read -r name value; do
         case $name in
             KAFKA_*) echo "$(echo "${name#KAFKA_}" | tr 'A-Z_' 'a-z.')=$value" ;;
         esac
     done
-} > $config
+} > "$config"
 
-logging=-Dlog4j2.configurationFile=/opt/kafka/log4j2.properties
-if [ ! -e /data/log/meta.properties ]; then
-    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC $logging -cp '/opt/kafka/libs/*' kafka.tools.StorageTool format \
-        --cluster-id "${CLUSTER_ID:-bGV0aGUtc2luZ2xlLW5vZA}" --config $config
+logging=-Dlog4j2.configurationFile=$home/log4j2.properties
+if [ ! -e "$data/meta.properties" ]; then
+    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "$logging" -cp "$home/libs/*" kafka.tools.StorageTool format \
+        --cluster-id "${CLUSTER_ID:-bGV0aGUtc2luZ2xlLW5vZA}" --config "$config"
 fi
 exec java ${JAVA_OPTS:--Xms512m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=50} -XX:+ExitOnOutOfMemoryError \
-    $logging -cp '/opt/kafka/libs/*' kafka.Kafka $config
+    "$logging" -cp "$home/libs/*" kafka.Kafka "$config"

@@ -184,7 +184,8 @@ class Restorer:
         first: list[Message] = self._consumer.consume(1, _WAIT_S)
         if not first or first[0].error() is not None:
             return first
-        return first + self._consumer.consume(_BATCH - 1, _FILL_S)
+        rest: list[Message] = self._consumer.consume(_BATCH - 1, _FILL_S)
+        return first + rest
 
 
 def inputs_of(topic: str, number: int, messages: Sequence[Message]) -> Inputs:

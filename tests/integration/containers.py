@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -20,17 +21,22 @@ os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
 os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
 os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
 
+from docker.errors import APIError
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
 from infra.broker.cluster import DEADLINE_S, Stack, broker_answers, isolated, registry_answers
+from infra.broker.fetch import StackError, fetch
 from infra.broker.ports import HOST
-from infra.images.build import built, engine_answers, tag
+from infra.images.build import build, engine_answers, tag
 from infra.settings import Settings
 
 How = Literal["containers", "processes"]
-OWNER = "lethe.tests-pid"
+OWNER = "lethe.tests-owner"
 CHOICE = "LETHE_TEST_STACK"
+# Deletion is to be seen in seconds; the rest of a test's broker is as broker.properties says.
+TEST_BROKER = {"log.cleaner.backoff.ms": "500", "log.segment.delete.delay.ms": "1000"}
+_CLOCK_STEP_S = 60
 
 
 class RunningStack(NamedTuple):
@@ -48,7 +54,7 @@ class OwnContainer(DockerContainer):  # type: ignore[misc]
         super().__init__(image)
         self.port = port
         self.ports = {f"{port}/tcp": (HOST,)}
-        self.with_kwargs(labels={OWNER: str(os.getpid())}, user=f"{os.getuid()}:{os.getgid()}")
+        self.with_kwargs(labels={OWNER: owner(os.getpid())}, user=f"{os.getuid()}:{os.getgid()}")
 
     @property
     def address(self) -> str:
@@ -121,18 +127,23 @@ class RegistryContainer(OwnContainer):
 
 @cache
 def chosen() -> tuple[How, str]:
-    """Which way stacks run in this process, and why. `LETHE_TEST_STACK` decides where both would do."""
+    """Which way stacks run in this process, and why. `LETHE_TEST_STACK` decides where both would do.
+
+    Images that are missing or outdated are built first: seconds, or a minute and a half where a base has to be made.
+    """
     wish = os.environ.get(CHOICE, "")
     if wish not in ("", "containers", "processes"):
         raise ValueError(f"{CHOICE}={wish}: it is containers or processes")
     if wish == "processes":
         return "processes", f"{CHOICE} says so"
-    if not engine_answers():
-        reason = "no Docker engine answers"
-    elif missing := [tag(name) for name in ("kafka", "registry") if not built(name)]:
-        reason = f"a Docker engine answers, but {' and '.join(missing)} must be built first: make images"
-    else:
-        return "containers", f"{tag('kafka')}, {tag('registry')}"
+    reason = "no Docker engine answers"
+    if engine_answers():
+        try:
+            build(fetch(Settings().dist))
+        except StackError as e:
+            reason = f"a Docker engine answers, but {e}"
+        else:
+            return "containers", f"{tag('kafka')}, {tag('registry')}"
     if wish == "containers":
         raise RuntimeError(f"{CHOICE}=containers, but {reason}")
     return "processes", reason
@@ -143,27 +154,51 @@ def running_stack(home: Path, extra_broker_config: Mapping[str, str] | None = No
     """A broker and a registry with nothing in them, on free loopback ports, with their data below `home`."""
     how, _ = chosen()
     settings = isolated(home)
+    config = {**TEST_BROKER, **(extra_broker_config or {})}
     if how == "processes":
-        with Stack(settings, extra_broker_config):
+        with Stack(settings, config):
             yield RunningStack(settings, how, settings.broker_data)
         return
     remove_orphans()
-    kafka = KafkaContainer(settings.broker_data, extra_broker_config)
+    kafka = KafkaContainer(settings.broker_data, config)
     registry = RegistryContainer(settings.registry_data)
     with ExitStack() as running:
-        running.enter_context(registry)  # takes longer, so it goes first
-        running.enter_context(kafka)
+        for container in (registry, kafka):  # the registry takes longer, so it goes first
+            running.callback(container.stop)
+            container.start()
         registry.wait_until(registry.answers)
         found = settings.model_copy(update={"bootstrap": kafka.address, "registry": registry.url})
         yield RunningStack(found, how, settings.broker_data)
 
 
+def owner(pid: int) -> str:
+    """The label of a container that a test process makes: where the process runs, which it is, and when it was."""
+    return f"{_place()}/{pid}/{int(time.time())}"
+
+
 def remove_orphans() -> None:
-    """Remove containers of test processes that were killed."""
+    """Remove containers of test processes of this machine that were killed; nobody else's."""
     client = DockerClient().client
     try:
-        for container in client.containers.list(all=True, filters={"label": OWNER}):
-            if not psutil.pid_exists(int(container.labels[OWNER])):
-                container.remove(force=True, v=True)
+        for container in client.api.containers(all=True, filters={"label": OWNER}):
+            if _orphaned(container["Labels"][OWNER]):
+                with suppress(APIError):  # another test process was quicker
+                    client.api.remove_container(container["Id"], force=True, v=True)
     finally:
         client.close()
+
+
+def _orphaned(label: str) -> bool:
+    place, pid, made = label.rsplit("/", 2)
+    if place != _place():
+        return False
+    try:
+        return psutil.Process(int(pid)).create_time() > int(made) + _CLOCK_STEP_S  # the pid is another's now
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _place() -> str:
+    """Where a process id means the same: an engine may serve several machines, and containers with ids of their own."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{platform.node()}/{namespace.stat().st_ino if namespace.exists() else ''}"

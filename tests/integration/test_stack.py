@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -15,8 +16,17 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from infra.images.build import tag
+from infra.provision import provision
 from infra.settings import Settings
-from tests.integration.containers import OWNER, RunningStack, chosen, remove_orphans, running_stack
+from tests.integration.containers import (
+    OWNER,
+    TEST_BROKER,
+    RunningStack,
+    chosen,
+    owner,
+    remove_orphans,
+    running_stack,
+)
 
 pytestmark = pytest.mark.containers
 ROOT = Path(__file__).parents[2]
@@ -28,6 +38,10 @@ def new_topic(settings: Settings, name: str) -> str:
     for created in admin.create_topics([NewTopic(name, 1, 1)]).values():
         created.result(30)
     return name
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture
@@ -85,6 +99,23 @@ def test_a_schema_comes_back_as_it_was_registered(stack: RunningStack) -> None:
     assert yaml.safe_load(client.get_schema(number).schema_str) == yaml.safe_load(text)
 
 
+def test_provisioning_twice_changes_nothing(stack: RunningStack) -> None:
+    first = provision(stack.settings)
+    second = provision(stack.settings)
+    assert set(first.created) <= {s.name for s in first.specs}
+    assert (second.created, second.corrected) == ((), ())
+    assert second.schema_ids == first.schema_ids
+
+
+def test_deleted_segments_are_gone_within_seconds(stack: RunningStack) -> None:
+    topic = new_topic(stack.settings, "test-stack.deletion")
+    admin = AdminClient({"bootstrap.servers": stack.settings.bootstrap})
+    (described,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+    found = described.result(30)
+    assert found["file.delete.delay.ms"].value == TEST_BROKER["log.segment.delete.delay.ms"]
+    assert found["message.timestamp.type"].value == "LogAppendTime"
+
+
 def test_broker_settings_can_be_added(tmp_path: Path) -> None:
     with running_stack(tmp_path, {"log.cleaner.backoff.ms": "250"}) as stack:
         admin = AdminClient({"bootstrap.servers": stack.settings.bootstrap})
@@ -95,25 +126,34 @@ def test_broker_settings_can_be_added(tmp_path: Path) -> None:
 
 
 @only_containers
-def test_containers_of_a_killed_run_are_removed() -> None:
+def test_containers_of_killed_runs_are_removed_and_nobody_elses() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    made = subprocess.run(
-        ["docker", "create", "--label", f"{OWNER}={ended.pid}", tag("kafka")],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    remove_orphans()
-    found = subprocess.run(["docker", "inspect", made], capture_output=True, check=False)
-    assert found.returncode != 0
+    labels = {"ended": owner(ended.pid), "mine": owner(os.getpid()), "elsewhere": f"elsewhere/1/{ended.pid}/1"}
+    made = {name: _docker("create", "--label", f"{OWNER}={label}", tag("kafka")) for name, label in labels.items()}
+    try:
+        remove_orphans()
+        left = _docker("ps", "--all", "--quiet", "--no-trunc").split()
+        assert {name for name, number in made.items() if number in left} == {"mine", "elsewhere"}
+    finally:
+        for number in made.values():
+            subprocess.run(["docker", "rm", "--volumes", number], capture_output=True, check=False)
+
+
+@only_containers
+def test_a_broker_that_ends_leaves_no_container(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="no.such.class"),
+        running_stack(tmp_path, {"metric.reporters": "no.such.class"}),
+    ):
+        pass
+    assert not _docker("ps", "--all", "--quiet", "--filter", f"volume={tmp_path / 'data' / 'kafka'}")
 
 
 @only_containers
 def test_a_container_publishes_on_loopback_only(stack: RunningStack) -> None:
     port = stack.settings.bootstrap.rpartition(":")[2]
-    listing = subprocess.run(["docker", "ps", "--format", "{{.Ports}}"], capture_output=True, text=True, check=True)
-    (line,) = [x for x in listing.stdout.splitlines() if f":{port}->" in x]
+    (line,) = [x for x in _docker("ps", "--format", "{{.Ports}}").splitlines() if f":{port}->" in x]
     assert line.startswith(f"127.0.0.1:{port}->")
 
 

@@ -49,7 +49,14 @@ _KEYS = {
 }
 _REFERENCES = {"subject", "person", "record", "person_ref", "family_ref"}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "linkage.identity": {"supplier": "dfe", "role": "department", "epoch": 1, "catalogue": "1", "tokens": []},
+    "linkage.identity": {
+        "supplier": "dfe",
+        "role": "department",
+        "epoch": 1,
+        "catalogue": "1",
+        "blocks": [],
+        "tokens": [],
+    },
     "linkage.candidate": {"supplier": "dfe", "role": "department", "home": 0, "tokens": []},
     "linkage.link": {"supplier": "dfe", "role": "department", "outcome": "linked"},
     "linkage.activity": {"supplier": "dfe", "dataset": "absence"},

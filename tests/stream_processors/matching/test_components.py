@@ -60,9 +60,7 @@ def test_the_components_of_one_person(name: str) -> None:
         ("SE13 7", None, None, None, "SE"),
     ],
 )
-def test_postcodes(
-    written: str, postcode: str | None, sector: str | None, district: str | None, area: str
-) -> None:
+def test_postcodes(written: str, postcode: str | None, sector: str | None, district: str | None, area: str) -> None:
     made = components(normalise(people({"postcode": written})), ["postcode", "sector", "district", "area"])
     assert made.row(0) == (postcode, sector, district, area)
 
@@ -119,9 +117,7 @@ def test_a_day_over_12_is_no_month() -> None:
 
 
 def test_swapped_names_have_the_same_letters() -> None:
-    assert component("alphaname", forename="Ian", surname="Ng") == component(
-        "alphaname", forename="Ng", surname="Ian"
-    )
+    assert component("alphaname", forename="Ian", surname="Ng") == component("alphaname", forename="Ng", surname="Ian")
 
 
 MADE_OF = {
@@ -155,15 +151,9 @@ def test_a_component_needs_just_what_it_is_made_of(name: str) -> None:
 
 
 @any_text
-@given(
-    st.lists(
-        st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZ", max_size=30) | st.text(alphabet="AHWBPSC", max_size=8)
-    )
-)
+@given(st.lists(st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZ", max_size=30) | st.text(alphabet="AHWBPSC", max_size=8)))
 def test_soundex_is_that_of_jellyfish(names: list[str]) -> None:
-    made = (
-        pl.DataFrame({"name": names}, schema={"name": pl.String}).select(soundex(pl.col("name"))).to_series()
-    )
+    made = pl.DataFrame({"name": names}, schema={"name": pl.String}).select(soundex(pl.col("name"))).to_series()
     assert made.to_list() == [jellyfish.soundex(name) for name in names]
 
 

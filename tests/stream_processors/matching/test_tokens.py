@@ -48,9 +48,7 @@ def test_a_token_is_the_hmac_of_its_components() -> None:
     made = by_key(SAM)
     for key in CATALOGUE.enabled:
         values = components(normalise(people(SAM)), key.components).row(0)
-        digest = hmac.new(
-            KEYS.match_key(key).encode(), SEPARATOR.join(values).encode(), hashlib.sha256
-        ).hexdigest()
+        digest = hmac.new(KEYS.match_key(key).encode(), SEPARATOR.join(values).encode(), hashlib.sha256).hexdigest()
         assert made[key.id] == digest[:32]
 
 
@@ -128,8 +126,7 @@ def test_other_columns_stay() -> None:
 def test_hmac_is_that_of_python(texts: list[str | None], key: str) -> None:
     made = pl.DataFrame({"t": texts}, schema={"t": pl.String}).select(hmac_hex(pl.col("t"), key)).to_series()
     assert made.to_list() == [
-        None if t is None else hmac.new(key.encode(), t.encode(), hashlib.sha256).hexdigest()[:32]
-        for t in texts
+        None if t is None else hmac.new(key.encode(), t.encode(), hashlib.sha256).hexdigest()[:32] for t in texts
     ]
 
 
