@@ -14,7 +14,7 @@ from stream_processors.runtime.kafka import consumer_config, matches
 from stream_processors.topology import TOPOLOGY
 
 _CALL_S = 30
-_POLL_S = 0.1
+_POLL_S = 0.25
 _NEAR = 64
 
 

@@ -102,7 +102,7 @@ def test_a_schema_comes_back_as_it_was_registered(stack: RunningStack) -> None:
 def test_provisioning_twice_changes_nothing(stack: RunningStack) -> None:
     first = provision(stack.settings)
     second = provision(stack.settings)
-    assert set(first.created) <= {s.name for s in first.specs}
+    assert set(first.created) <= {s.name for s in first.topics}
     assert (second.created, second.corrected) == ((), ())
     assert second.schema_ids == first.schema_ids
 
