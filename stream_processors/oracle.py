@@ -411,7 +411,7 @@ def _pseudonyms(make: Callable[[pl.Expr], pl.Expr], refs: Iterable[str]) -> dict
 
 def _in_domain(contract: Contract, row: Row) -> bool:
     for name in (contract.subject_field, contract.record_field):
-        if name is not None and (row[name] == "" or "|" in row[name]):
+        if name is not None and (row[name] == "" or "|" in row[name] or "\x1f" in row[name]):
             return False
     for field in contract.fields:
         value = row[field.name]

@@ -142,7 +142,7 @@ class Pseudonymise:
     ) -> tuple[pl.DataFrame, list[int], list[_Bad]]:
         """Key, partition and domains of decoded rows."""
         subject, record = contract.subject_field, contract.record_field
-        said = pl.Series([batch.keys[r] for r in rows], dtype=pl.Binary).cast(pl.String, strict=False)
+        said = _texts(batch.keys[r] for r in rows)
         key = pl.concat_str([pl.col(subject), pl.col(record)], separator="|") if record else pl.col(subject)
         home = pl.Series(partitions_of(frame[subject], self._partitions))
         faults_by_field: list[tuple[pl.Expr, str]] = [
@@ -258,8 +258,7 @@ class Pseudonymise:
         """A tombstone, or a record that nobody can read, leaves nothing of its key downstream."""
         if not rows:
             return
-        keys = pl.Series("key", [batch.keys[r] for r in rows], dtype=pl.Binary).cast(pl.String, strict=False)
-        parts = pl.DataFrame({"key": keys}).filter(pl.col("key").is_not_null())
+        parts = pl.DataFrame({"key": _texts(batch.keys[r] for r in rows)}).filter(pl.col("key").is_not_null())
         if contract.record_field:
             split = pl.col("key").str.splitn("|", 2).struct
             parts = parts.select(
@@ -327,8 +326,20 @@ def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
 
 
 def _unusable_id(name: str) -> pl.Expr:
-    """An id that cannot be part of a key."""
-    return (pl.col(name) == "") | pl.col(name).str.contains("|", literal=True)
+    """An id that cannot be part of a key, or holds the separator of references, so that two could have one."""
+    return (pl.col(name) == "") | pl.col(name).str.contains(r"[|\x1f]")
+
+
+def _texts(keys: Iterable[bytes | None]) -> pl.Series:
+    """Keys as text; null for one that is not UTF-8."""
+
+    def text(key: bytes | None) -> str | None:
+        try:
+            return key.decode() if key is not None else None
+        except UnicodeDecodeError:
+            return None
+
+    return pl.Series([text(k) for k in keys], dtype=pl.String)
 
 
 def _bytes(column: pl.Series) -> list[bytes]:

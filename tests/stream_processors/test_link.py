@@ -1,0 +1,286 @@
+"""link: which subjects of a block are the same person. k01 to k04 are strict, k05 and later only attach departments."""
+
+from __future__ import annotations
+
+import pytest
+
+from stream_processors.matching.catalogue import load_catalogue
+from tests.stream_processors.tables import Bench
+
+
+@pytest.fixture
+def link() -> Bench:
+    return Bench("link")
+
+
+def test_the_catalogue_is_the_one_that_these_tables_are_written_for() -> None:
+    catalogue = load_catalogue()
+    assert catalogue.strict == {"k01", "k02", "k03", "k04"}
+    assert [k.id for k in catalogue.enabled] == sorted(k.id for k in catalogue.enabled)
+
+
+def test_a_cohort_subject_alone_is_a_person_named_after_it(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role   | supplier        | tokens
+            c1      | 1:a   | cohort | council-northam | k01=x
+        """,
+        gives="""
+            subject | block | outcome | match_key | person_ref
+            c1      | 1:a   | linked  | cohort    | c1
+        """,
+    )
+
+
+def test_cohort_subjects_that_share_a_strict_token_are_one_person_by_chains_too(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role   | tokens
+            c1      | 1:a   | cohort | k02=x
+            c2      | 1:a   | cohort | k02=x k03=y
+            c3      | 1:a   | cohort | k03=y
+            c4      | 1:a   | cohort | k02=z
+        """,
+        gives="""
+            subject | person_ref
+            c1      | c1
+            c2      | c1
+            c3      | c1
+            c4      | c4
+        """,
+    )
+
+
+def test_a_token_of_a_match_key_that_is_not_strict_merges_nobody(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role   | tokens
+            c1      | 1:a   | cohort | k08=x
+            c2      | 1:a   | cohort | k08=x
+        """,
+        gives="""
+            subject | person_ref
+            c1      | c1
+            c2      | c2
+        """,
+    )
+
+
+def test_subjects_of_different_blocks_never_meet(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k01=x
+            c2      | 1:b   | cohort     | k01=x
+            d1      | 1:c   | department | k01=x
+        """,
+        gives="""
+            subject | outcome | person_ref
+            c1      | linked  | c1
+            c2      | linked  | c2
+            d1      | waiting |
+        """,
+    )
+
+
+def test_a_merge_is_undone_when_the_subject_between_two_others_goes(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k02=x
+            c2      | 1:a   | cohort     | k02=x k03=y
+            c3      | 1:a   | cohort     | k03=y k05=z
+            d1      | 1:a   | department | k05=z
+        """,
+        gives="""
+            subject | person_ref | match_key
+            c1      | c1         | cohort
+            c2      | c1         | cohort
+            c3      | c1         | cohort
+            d1      | c1         | k05
+        """,
+    )
+    link(
+        candidate="""
+            subject | block |
+            c2      | 1:a   | gone
+        """,
+        gives="""
+            subject | person_ref | match_key |
+            c2      |            |           | gone
+            c3      | c3         | cohort    |
+            d1      | c3         | k05       |
+        """,
+    )
+
+
+def test_a_department_takes_the_strictest_match_key_that_finds_anyone(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k01=x k05=v
+            c2      | 1:a   | cohort     | k05=y k08=w
+            d1      | 1:a   | department | k01=n k05=y k08=w
+        """,
+        gives="""
+            subject | outcome | match_key | person_ref
+            c1      | linked  | cohort    | c1
+            c2      | linked  | cohort    | c2
+            d1      | linked  | k05       | c2
+        """,
+    )
+
+
+def test_a_department_that_finds_nobody_waits_until_somebody_comes(link: Bench) -> None:
+    link(
+        candidate="subject | block | tokens\n d1 | 1:a | k01=x",
+        gives="subject | outcome | person_ref\n d1 | waiting |",
+    )
+    link(
+        candidate="subject | block | role | tokens\n c1 | 1:a | cohort | k01=x",
+        gives="subject | outcome | person_ref\n c1 | linked | c1\n d1 | linked | c1",
+    )
+    link(
+        candidate="subject | block |\n c1 | 1:a | gone",
+        gives="subject | outcome | person_ref |\n c1 | | | gone\n d1 | waiting | |",
+    )
+
+
+def test_several_persons_under_its_strictest_key_make_a_subject_ambiguous_whatever_looser_keys_say(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k05=x k08=y
+            c2      | 1:a   | cohort     | k05=x
+            d1      | 1:a   | department | k05=x k08=y
+        """,
+        gives="""
+            subject | outcome   | match_key | person_ref
+            c1      | linked    | cohort    | c1
+            c2      | linked    | cohort    | c2
+            d1      | ambiguous |           |
+        """,
+    )
+
+
+def test_two_cohort_subjects_of_one_person_make_nobody_ambiguous(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k02=s k05=x
+            c2      | 1:a   | cohort     | k02=s k05=x
+            d1      | 1:a   | department | k05=x
+        """,
+        gives="""
+            subject | outcome | person_ref
+            c1      | linked  | c1
+            c2      | linked  | c1
+            d1      | linked  | c1
+        """,
+    )
+
+
+def test_of_two_subjects_of_one_supplier_the_strictly_stricter_wins(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | supplier | tokens
+            c1      | 1:a   | cohort     | dfe      | k01=x k05=y
+            d1      | 1:a   | department | dfe      | k01=x
+            d2      | 1:a   | department | dfe      | k05=y
+        """,
+        gives="""
+            subject | outcome   | match_key
+            c1      | linked    | cohort
+            d1      | linked    | k01
+            d2      | contested |
+        """,
+    )
+
+
+def test_a_tie_links_neither_and_a_looser_third_gains_nothing_by_it(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k01=x k05=y
+            d1      | 1:a   | department | k01=x
+            d2      | 1:a   | department | k01=x
+            d3      | 1:a   | department | k05=y
+        """,
+        gives="""
+            subject | outcome   | person_ref
+            c1      | linked    | c1
+            d1      | contested |
+            d2      | contested |
+            d3      | contested |
+        """,
+    )
+    link(
+        candidate="subject | block |\n d2 | 1:a | gone",
+        gives="subject | outcome | person_ref |\n d2 | | | gone\n d1 | linked | c1 |",
+    )
+
+
+def test_subjects_of_different_suppliers_do_not_contest(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | supplier | tokens
+            c1      | 1:a   | cohort     | x        | k01=x
+            d1      | 1:a   | department | dfe      | k01=x
+            d2      | 1:a   | department | dwp      | k01=x
+        """,
+        gives="""
+            subject | outcome | person_ref
+            c1      | linked  | c1
+            d1      | linked  | c1
+            d2      | linked  | c1
+        """,
+    )
+
+
+def test_a_token_of_a_match_key_that_is_off_is_not_looked_at(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | tokens
+            c1      | 1:a   | cohort     | k15=x
+            d1      | 1:a   | department | k15=x
+        """,
+        gives="""
+            subject | outcome
+            c1      | linked
+            d1      | waiting
+        """,
+    )
+
+
+def test_a_claim_goes_to_its_subjects_own_partition_and_leaves_where_that_was(link: Bench) -> None:
+    link(
+        candidate="subject | block | home\n d1 | 1:a | 2",
+        gives="subject | partition\n d1 | 2",
+    )
+    link(
+        candidate="subject | block | home\n d1 | 1:a | 3",
+        gives="subject | partition |\n d1 | 3 |\n d1 | 2 | gone",
+    )
+    link(candidate="subject | block |\n d1 | 1:a | gone", gives="subject | partition |\n d1 | 3 | gone")
+
+
+def test_a_subject_that_moves_blocks_leaves_its_claim_behind_in_the_old_one(link: Bench) -> None:
+    link(candidate="subject | block\n d1 | 1:a", gives="subject | block\n d1 | 1:a")
+    link(
+        candidate="subject | block |\n d1 | 1:b |\n d1 | 1:a | gone",
+        gives="subject | block |\n d1 | 1:b |\n d1 | 1:a | gone",
+    )
+
+
+def test_only_what_differs_is_said(link: Bench) -> None:
+    table = "subject | block | role | tokens\n c1 | 1:a | cohort | k01=x\n d1 | 1:a | department | k01=x"
+    link(candidate=table, gives="subject\n c1\n d1")
+    assert link(candidate=table) == []
+    link(candidate="subject | block | tokens\n d2 | 1:a | k01=other", gives="subject | outcome\n d2 | waiting")
+
+
+def test_claims_whose_candidates_are_compacted_away_are_taken_back(link: Bench) -> None:
+    link(candidate="subject | block\n d1 | 1:a\n d2 | 1:b", gives="subject\n d1\n d2")
+    link.forget()
+    link(candidate="subject | block |\n d1 | 1:a | gone", gives="subject |\n d1 | gone")
+    assert [(s.cells()["subject"], s.value) for s in link.reconcile()] == [("d2", None)]

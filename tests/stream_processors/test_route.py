@@ -1,0 +1,144 @@
+"""route: every live subject is a candidate in exactly its current blocks."""
+
+from __future__ import annotations
+
+from stream_processors.runtime.partition import partition_of
+from tests.stream_processors.tables import PARTITIONS, Bench
+
+
+def test_a_subject_is_sent_to_its_block_with_its_tokens_and_its_home() -> None:
+    Bench("route", partition=3)(
+        identity="""
+            subject | blocks | tokens
+            s1      | 1:a    | k01=x k02=y
+        """,
+        gives="""
+            subject | block | tokens      | home | supplier
+            s1      | 1:a   | k01=x k02=y | 3    | dfe
+        """,
+    )
+
+
+def test_a_candidate_lies_in_the_partition_of_its_block() -> None:
+    said = Bench("route")(
+        identity="""
+            subject | blocks
+            s1      | 1:a
+            s1b     | 1:b
+            s1c     | 1:c
+        """,
+        gives="""
+            block
+            1:a
+            1:b
+            1:c
+        """,
+    )
+    assert [s.partition for s in said] == [partition_of(s.cells()["block"], PARTITIONS) for s in said]
+
+
+def test_a_corrected_date_of_birth_moves_the_subject_to_its_new_block() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:20010304", gives="subject | block\n s1 | 1:20010304")
+    said = route(
+        identity="""
+            subject | blocks
+            s1      | 1:20010403
+        """,
+        gives="""
+            subject | block      |
+            s1      | 1:20010304 | gone
+            s1      | 1:20010403 |
+        """,
+    )
+    assert {s.partition for s in said if s.value is None} == {partition_of("1:20010304", PARTITIONS)}
+
+
+def test_only_the_last_of_a_batch_counts() -> None:
+    Bench("route")(
+        identity="""
+            subject | blocks
+            s1      | 1:20010304
+            s1      | 1:20010403
+        """,
+        gives="""
+            subject | block      |
+            s1      | 1:20010403 |
+        """,
+    )
+
+
+def test_a_subject_with_several_blocks_leaves_only_those_that_it_is_no_longer_in() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a 2:b", gives="block\n 1:a\n 2:b")
+    route(
+        identity="""
+            subject | blocks
+            s1      | 1:a 2:c
+        """,
+        gives="""
+            block |
+            1:a   |
+            2:c   |
+            2:b   | gone
+        """,
+    )
+
+
+def test_a_tombstone_takes_a_subject_back_from_every_block() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a 2:b", gives="block\n 1:a\n 2:b")
+    route(
+        identity="""
+            subject |
+            s1      | gone
+        """,
+        gives="""
+            subject | block |
+            s1      | 1:a   | gone
+            s1      | 2:b   | gone
+        """,
+    )
+    assert not any(dict(route.task.store.scan(t, b"")) for t in ("identities", "sent_blocks"))
+
+
+def test_a_subject_without_a_block_is_alone_in_one_of_its_own() -> None:
+    route = Bench("route")
+    said = route(identity="subject | supplier\n s1 | dfe\n s2 | dfe", gives="subject\n s1\n s2")
+    assert len({s.cells()["block"] for s in said}) == 2
+
+
+def test_a_duplicate_says_nothing() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a", gives="subject\n s1")
+    assert route(identity="subject | blocks\n s1 | 1:a") == []
+
+
+def test_a_tombstone_of_nobody_says_nothing() -> None:
+    assert Bench("route")(identity="subject |\n s1 | gone") == []
+
+
+def test_what_was_said_is_taken_back_even_if_the_identity_that_said_it_is_compacted_away() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a\n s2 | 1:a", gives="subject\n s1\n s2")
+    route.forget()
+    route(
+        identity="""
+            subject | blocks |
+            s1      |        | gone
+            s2      | 1:b    |
+        """,
+        gives="""
+            subject | block |
+            s1      | 1:a   | gone
+            s2      | 1:a   | gone
+            s2      | 1:b   |
+        """,
+    )
+
+
+def test_after_a_long_absence_subjects_that_are_gone_are_taken_back() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a", gives="subject\n s1")
+    route.forget()
+    assert [(s.cells()["block"], s.value) for s in route.reconcile()] == [("1:a", None)]
