@@ -143,8 +143,8 @@ def test_containers_of_killed_runs_are_removed_and_nobody_elses() -> None:
 @only_containers
 def test_a_broker_that_ends_leaves_no_container(tmp_path: Path) -> None:
     with (
-        pytest.raises(RuntimeError, match="no.such.class"),
-        running_stack(tmp_path, {"metric.reporters": "no.such.class"}),
+        pytest.raises(RuntimeError, match="NoSuchClass"),
+        running_stack(tmp_path, {"metric.reporters": "NoSuchClass"}),
     ):
         pass
     assert not _docker("ps", "--all", "--quiet", "--filter", f"volume={tmp_path / 'data' / 'kafka'}")
