@@ -183,7 +183,6 @@ def test_schemas_and_records_survive_a_restart(local: Stack) -> None:
 @containers
 def test_schemas_and_records_survive_a_kill(local: Stack) -> None:
     id_ = leave_traces(local.settings, "killed")
-    time.sleep(1)  # the registry's store writes behind, by up to half a second
     killed = [psutil.Process(pid) for pid in pids(local)]
     for process in killed:
         process.send_signal(signal.SIGKILL)
@@ -258,6 +257,38 @@ def test_a_daemon_that_ignores_the_request_is_forced(tmp_path: Path, monkeypatch
         assert found.is_running()
     assert daemon.stop()
     assert not found.is_running()
+
+
+# Class archives
+
+
+@containers
+def test_the_first_stack_leaves_class_archives_for_the_next(home: Stack, tmp_path: Path) -> None:
+    home.down()
+    dist = tmp_path / "dist"
+    shutil.copytree(home.settings.dist, dist, ignore=shutil.ignore_patterns("*.jsa*"), copy_function=os.link)
+    first, second = (Stack(isolated(tmp_path / n, Settings(dist_dir=dist))) for n in ("first", "second"))
+    with first:
+        assert not list(dist.glob("*.jsa*"))
+    archives = sorted(dist.glob("*.jsa*"))
+    assert [a.name.partition("-")[0] for a in archives] == ["broker", "registry"]
+    assert not list(first.settings.run.glob("*.jsa"))
+    with second:
+        for pid, archive in zip(pids(second), archives, strict=True):
+            assert str(archive) in {m.path for m in psutil.Process(pid).memory_maps()}
+    assert sorted(dist.glob("*.jsa*")) == archives
+
+
+def test_an_archive_that_was_not_finished_is_not_kept(tmp_path: Path) -> None:
+    settings = isolated(tmp_path / "home", Settings(dist_dir=tmp_path / "dist"))
+    settings.run.mkdir(parents=True)
+    settings.dist.mkdir()
+    for program, head in (("broker", b"\0\0\0\0"), ("registry", b"\xa8\xba\x0b\xf0")):
+        (settings.run / f"{program}-1.jsa").write_bytes(head + b"classes")
+    (settings.dist / "registry-0.jsa").touch()
+    Stack(settings).down()
+    assert [p.name for p in settings.dist.iterdir()] == ["registry-1.jsa"]
+    assert not list(settings.run.glob("*.jsa"))
 
 
 # What stands in the way
