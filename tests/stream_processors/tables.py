@@ -186,6 +186,8 @@ class Bench:
     partition: int = 0
     task: Task = field(init=False)
     offset: int = 0
+    changelog: list[Said] = field(default_factory=list)
+    """What was written to the changelog, in all."""
 
     def __post_init__(self) -> None:
         self.task = Task(build(self.name, CONTEXT), self.partition, MemoryStore())
@@ -215,7 +217,7 @@ class Bench:
         return out
 
     def take(self, batches: Iterable[tuple[str, Sequence[tuple[bytes | None, bytes | None]]]]) -> list[Said]:
-        """Take one batch of records by topic; changelog and governance are left out of what is returned."""
+        """Take one batch of records by topic; return what is said, less the changelog."""
         inputs = []
         for topic, records in batches:
             keys, values = [k for k, _ in records], [v for _, v in records]
@@ -237,7 +239,9 @@ class Bench:
 
     def _said(self, step: Step) -> list[Said]:
         self.task.commit(step, Position({}))
-        return [s for emit in step.outputs.emits for s in flat(emit) if not s.topic.startswith("state.")]
+        said = [s for emit in step.outputs.emits for s in flat(emit)]
+        self.changelog += [s for s in said if s.topic.startswith("state.")]
+        return [s for s in said if not s.topic.startswith("state.")]
 
 
 def flat(emit: Emit) -> list[Said]:

@@ -1,0 +1,122 @@
+"""State: what the overlay shows is what will be written, and RocksDB holds what a dict would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Table, View, Writes, discard
+
+QUICK = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
+TABLES = ("a", "ab")
+KEYS = st.binary(max_size=4) | st.sampled_from([b"", b"\x00", b"\xff", b"k", b"k|", b"k|1", b"k|2", b"\xff\xff"])
+VALUES = st.none() | st.binary(max_size=6)
+WRITES = st.fixed_dictionaries({t: st.dictionaries(KEYS, VALUES, max_size=6) for t in TABLES})
+PREFIXES = st.binary(max_size=2) | st.sampled_from([b"", b"k|", b"\xff"])
+
+
+def shows(
+    store: Store, table: str, keys: list[bytes], prefix: bytes
+) -> tuple[list[bytes | None], list[tuple[bytes, bytes]]]:
+    return store.get_many(table, keys), list(store.scan(table, prefix))
+
+
+@pytest.fixture(params=["memory", "rocks"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return MemoryStore() if request.param == "memory" else RocksStore(tmp_path / "state")
+
+
+@QUICK
+@given(st.lists(WRITES, max_size=6), st.lists(KEYS, max_size=6), PREFIXES)
+def test_rocksdb_holds_what_a_dict_holds(batches: list[Writes], keys: list[bytes], prefix: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        memory, rocks = MemoryStore(), RocksStore(Path(folder) / "state")
+        for i, writes in enumerate(batches):
+            position = Position({"topic": i, "other": 2**40}, i, 1_700_000_000_000 + i)
+            memory.apply(writes, position)
+            rocks.apply(writes, position)
+            for table in TABLES:
+                assert shows(rocks, table, keys, prefix) == shows(memory, table, keys, prefix)
+            assert rocks.position() == memory.position() == position
+        rocks.close()
+        again = RocksStore(Path(folder) / "state")
+        for table in TABLES:
+            assert shows(again, table, keys, prefix) == shows(memory, table, keys, prefix)
+        assert again.position() == memory.position()
+        again.close()
+
+
+@QUICK
+@given(WRITES, WRITES, st.lists(KEYS, max_size=6), PREFIXES)
+def test_a_view_shows_the_store_as_it_will_be(before: Writes, then: Writes, keys: list[bytes], prefix: bytes) -> None:
+    store, applied = MemoryStore(), MemoryStore()
+    for s in (store, applied):
+        s.apply(before, Position({}))
+    view = View(store, [Table(t, "true") for t in TABLES])
+    for table, rows in then.items():
+        for key, value in rows.items():
+            view.put(table, key, value)
+    applied.apply(then, Position({}))
+    for table in TABLES:
+        assert view.get_many(table, keys) == applied.get_many(table, keys)
+        assert view.scan(table, prefix) == list(applied.scan(table, prefix))
+        if prefix:
+            assert view.scan_many(table, [prefix], len(prefix)) == [list(applied.scan(table, prefix))]
+    assert view.writes == then
+    assert shows(store, "a", keys, b"")[0] != [] or not keys
+
+
+def test_what_is_not_applied_is_not_in_the_store(opened: Store) -> None:
+    view = View(opened, [Table("a", "true")])
+    view.put("a", b"k", b"v")
+    assert list(opened.scan("a", b"")) == []
+    opened.apply(view.writes, Position({"t": 1}))
+    assert list(opened.scan("a", b"")) == [(b"k", b"v")]
+
+
+def test_a_scan_sees_new_keys_and_none_of_another_table(opened: Store) -> None:
+    opened.apply({"a": {b"x": b"1"}}, Position({}))
+    assert list(opened.scan("a", b"")) == [(b"x", b"1")]
+    opened.apply({"a": {b"w": b"0"}, "ab": {b"x": b"2"}}, Position({}))
+    assert list(opened.scan("a", b"")) == [(b"w", b"0"), (b"x", b"1")]
+    assert opened.get_many("ab", [b"w", b"x"]) == [None, b"2"]
+
+
+def test_a_new_store_has_no_position(opened: Store) -> None:
+    assert opened.position() == Position({})
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stream_processors.runtime.state import Position, RocksStore
+store = RocksStore(Path(sys.argv[1]))
+for i in range(1, 10_000):
+    store.apply({"a": {str(n).encode(): str(i).encode() for n in range(50)}}, Position({"t": i}, i, i))
+    if i == 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_writes_and_position_survive_a_kill_together(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "state")], check=False)
+    store = RocksStore(tmp_path / "state")
+    at = store.position().changelog
+    assert at == 300
+    assert {v for _, v in store.scan("a", b"")} == {str(at).encode()}
+
+
+def test_a_folder_has_one_owner_and_can_be_discarded(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "state")
+    with pytest.raises(Exception, match=r"(?i)lock"):
+        RocksStore(tmp_path / "state")
+    store.apply({"a": {b"k": b"v"}}, Position({"t": 1}))
+    store.close()
+    discard(tmp_path / "state")
+    assert RocksStore(tmp_path / "state").position() == Position({})
