@@ -37,7 +37,7 @@ from stream_processors.topology import NAMES, Context, build
 from tests.integration.containers import RunningStack, running_stack
 from tests.integration.workers import Workers
 
-pytestmark = [pytest.mark.containers, pytest.mark.crash, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.containers, pytest.mark.crash, pytest.mark.timeout(900)]
 SUPPLIERS = ["council-northam", "dfe"]
 STATEFUL = [n for n in NAMES if n != "pseudonymise"]
 TOMBSTONES_LIVE_MS = 4_000
@@ -166,7 +166,7 @@ def test_killed_at_each_step_around_the_commit(settings: Settings, tmp_path: Pat
             population.publish(events=500, seed=30 + round_)
             population.correct(seed=round_)
             for name in NAMES:
-                assert workers.wait_exit(name, 90) == -signal.SIGKILL, (name, point)
+                assert workers.wait_exit(name, 180) == -signal.SIGKILL, (name, point)
                 workers.start(name)
         population.delete(seed=3)
         workers.at_rest()
@@ -185,7 +185,7 @@ def test_deleted_state_is_rebuilt_silently_even_if_killed_half_way(settings: Set
             shutil.rmtree(settings.state / name)
             workers.start(name, kill_at="restoring:1")
         for name in STATEFUL:
-            assert workers.wait_exit(name, 90) == -signal.SIGKILL, name
+            assert workers.wait_exit(name, 180) == -signal.SIGKILL, name
             workers.start(name)
         for name in STATEFUL:
             workers.wait_for_log(name, '"restored"')
@@ -232,7 +232,7 @@ def test_state_lost_while_inputs_are_compacted_and_tombstones_are_gone(settings:
 def _until_tombstones_are_gone(population: Population) -> None:
     """Heartbeats make segments roll; waits until no tombstone of a subject is left in the supplier's topic."""
     settings = population.settings
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 480
     while time.monotonic() < deadline:
         for topic in [f"identified.{s}.person" for s in SUPPLIERS]:
             for partition in range(settings.partitions):
@@ -275,7 +275,7 @@ def test_a_zombie_is_fenced_and_not_merged(settings: Settings, tmp_path: Path) -
         workers.wait_for_log("join", "assigned")
         workers.signal("join", signal.SIGSTOP)
         workers.start("join#2")
-        workers.wait_for_log("join#2", "assigned", 90)
+        workers.wait_for_log("join#2", "assigned", 180)
         population.correct(seed=4)
         population.publish(events=1_000, seed=21)
         workers.at_rest(only=["join#2"])

@@ -89,7 +89,7 @@ class Workers:
         """What it has logged."""
         return (self._logs / f"{name}.log").read_text()
 
-    def at_rest(self, seconds: float = 120, only: Iterable[str] | None = None) -> None:
+    def at_rest(self, seconds: float = 300, only: Iterable[str] | None = None) -> None:
         """Wait until every processor has taken in everything; starts those anew that have died."""
 
         def revive(_: set[str]) -> None:
@@ -103,7 +103,7 @@ class Workers:
         finally:
             flow.close()
 
-    def wait_for_log(self, name: str, text: str, seconds: float = 60) -> None:
+    def wait_for_log(self, name: str, text: str, seconds: float = 180) -> None:
         """Wait until a worker logs something."""
         deadline = time.monotonic() + seconds
         while text not in self.log(name):
