@@ -158,7 +158,7 @@ def _debootstrap() -> None:
         _run(["debootstrap", "--variant=minbase", packages, codename, str(root), mirror])
         for path in ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man"):
             shutil.rmtree(root / path, ignore_errors=True)
-            (root / path).mkdir()
+            (root / path).mkdir(exist_ok=True)
         for path in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname"):  # of the machine that built it
             (root / path).unlink(missing_ok=True)
         with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
