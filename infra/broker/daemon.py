@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 _SAME_START_S = 2.0  # the boot time that start times are counted from is kept in whole seconds
-_STOP_S = 30.0
+_STOP_S = 60.0  # the first stop writes a class archive: 5 s of work, more on a busy machine
 
 
 class Daemon:
@@ -53,7 +53,7 @@ class Daemon:
         self._pid_file.write_text(json.dumps({"pid": child.pid, "started": started}))
 
     def stop(self) -> bool:
-        """Stop it: politely, after 30 s by force. Whether there was anything to stop."""
+        """Stop it: politely, after a minute by force. Whether there was anything to stop."""
         found = self.process()
         if found is not None:
             self._end(found)
