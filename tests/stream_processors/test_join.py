@@ -105,6 +105,11 @@ def test_what_was_attached_is_taken_back_even_if_the_link_that_said_so_is_compac
     join(link="subject | block |\n s1 | 1:a | gone", gives="person | record |\n p1 | r1 | gone")
 
 
+def test_what_was_attached_is_taken_back_even_if_the_activity_is_compacted_away(join: Bench) -> None:
+    join.forget()
+    join(activity="subject | record |\n s1 | r1 | gone", gives="person | record |\n p1 | r1 | gone")
+
+
 def test_what_was_attached_moves_even_if_the_link_that_said_so_is_compacted_away(join: Bench) -> None:
     join.forget()
     assert join(activity=ACTIVITY, gives="person |\n p1 | gone")  # nobody knows the person any more
