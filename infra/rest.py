@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
@@ -40,21 +40,21 @@ class Flow:
         self._settings = settings
         self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
         self._reader = Consumer(consumer_config(settings, "lethe.at-rest"))
+        self._groups: dict[str, Consumer] = {}
 
     def close(self) -> None:
-        """Release the connection."""
-        self._reader.close()
+        """Release the connections."""
+        for consumer in [self._reader, *self._groups.values()]:
+            consumer.close()
 
     def lags(self) -> list[Lag]:
         """Every partition that every processor reads."""
         ends = self._ends()
         out = []
         for declaration in TOPOLOGY:
-            committed = self._committed(f"lethe.{declaration.name}")
-            for (topic, partition), end in ends.items():
-                if matches(declaration.reads, topic):
-                    at = committed.get((topic, partition), 0)
-                    out.append(Lag(declaration.name, topic, partition, at, end))
+            mine = {tp: end for tp, end in ends.items() if matches(declaration.reads, tp[0])}
+            committed = self._committed(f"lethe.{declaration.name}", mine)
+            out += [Lag(declaration.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
         return out
 
     def behind(self) -> set[str]:
@@ -98,15 +98,18 @@ class Flow:
         found = self._admin.list_offsets(wanted) if wanted else {}
         return {(tp.topic, tp.partition): f.result(timeout=_CALL_S).offset for tp, f in found.items()}
 
-    def _committed(self, group: str) -> dict[tuple[str, int], int]:
-        try:
-            found = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-            result = next(iter(found.values())).result(timeout=_CALL_S)
-        except KafkaException as e:
-            if e.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise
-        return {(tp.topic, tp.partition): tp.offset for tp in result.topic_partitions if tp.offset >= 0}
+    def _committed(self, group: str, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        # By a consumer that never joins, not by AdminClient.list_consumer_group_offsets: when its response is an error,
+        # librdkafka 2.16 handles it as if the admin client were in a group, and crashes the process.
+        if group not in self._groups:
+            config = consumer_config(self._settings, group) | {"isolation.level": "read_uncommitted"}
+            self._groups[group] = Consumer(config)
+        asked = [TopicPartition(topic, partition) for topic, partition in wanted]
+        found = self._groups[group].committed(asked, _CALL_S) if asked else []
+        for tp in found:
+            if tp.error is not None:
+                raise KafkaException(tp.error)
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def _has_record(self, lag: Lag) -> bool:
         self._reader.assign([TopicPartition(lag.topic, lag.partition, lag.committed)])
