@@ -7,7 +7,6 @@ oracle on plain tables, and byte for byte by the brokerless driver.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -198,10 +197,6 @@ def test_deleted_state_is_rebuilt_silently_even_if_killed_half_way(settings: Set
         assert_as_the_oracle_says(workers)
 
 
-@pytest.mark.skipif(
-    not os.environ.get("LETHE_TEST_COMPACTION"),
-    reason="passed against local processes; in containers the test's own client crashed once (not yet understood)",
-)
 def test_state_lost_while_inputs_are_compacted_and_tombstones_are_gone(settings: Settings, tmp_path: Path) -> None:
     """All workers are away, with their state deleted, for longer than tombstones live; meanwhile records are deleted
     and corrected, and the broker compacts the tombstones away. Nothing of the deleted may stay."""
