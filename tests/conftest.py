@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,11 @@ from tests.integration.containers import RunningStack, chosen, running_stack
 
 def pytest_configure() -> None:
     """A run that is told to end (`timeout`, a cancelled job) stops what it started, as one that is interrupted does."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def pytest_report_header() -> str:
