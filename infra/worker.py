@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import structlog
 import typer
 
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # workers share the cores; before polars is first imported
+# Workers share the cores; polars reads this when it is imported, below.
+os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, len(sys.argv) - 1))))
 
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
@@ -19,6 +20,7 @@ from infra.logs import configure
 from infra.settings import Settings
 from schemas.classification import UnclassifiedFieldError
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
+from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
@@ -34,6 +36,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
     Exits 1 with advice if a key file, the topology or the registered schemas forbid a start.
     """
     configure()
+    leave_pandas_out()
     validate()
     registry = Registry(settings.registry)
     try:
@@ -56,7 +59,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
 
 
 def supervise(names: Sequence[str]) -> int:
-    """A process for each processor. SIGTERM and SIGINT are passed on. If one ends by itself the others are drained.
+    """A process for each processor; they divide the cores. SIGTERM and SIGINT are passed on. If one ends by itself the others are drained.
 
     Returns the first exit code that is not 0 (1 for a process that a signal ended).
     """

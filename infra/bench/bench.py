@@ -90,7 +90,7 @@ class _Run:
         self._people = int(records * SHARE_OF_PERSONS / 2)
         self._events = records - 2 * self._people
         self._figures = Figures(records)
-        self._env = {**os.environ, **settings.environment(), "POLARS_MAX_THREADS": "1"}
+        self._env = {**os.environ, **settings.environment()}
 
     def all(self) -> Figures:
         provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])

