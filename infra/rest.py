@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
-from stream_processors.runtime.kafka import consumer_config, matches
+from stream_processors.runtime.kafka import consumer_config, error_of, matches
 from stream_processors.topology import TOPOLOGY
 
 _CALL_S = 30
@@ -31,6 +31,16 @@ class Lag:
     partition: int
     committed: int
     end: int
+
+
+_PASSING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""What a broker answers for a moment after topics were made."""
 
 
 class Flow:
@@ -75,8 +85,12 @@ class Flow:
         deadline = time.monotonic() + seconds
         before: Mapping[tuple[str, int], int] | None = None
         while True:
-            behind = self.behind()
-            ends = self._ends()
+            try:
+                behind, ends = self.behind(), self._ends()
+            except KafkaException as e:
+                if error_of(e).code() not in _PASSING:
+                    raise
+                behind, ends = {"broker"}, None
             if not behind and ends == before:
                 return
             before = ends

@@ -59,9 +59,10 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
 
 
 def supervise(names: Sequence[str]) -> int:
-    """A process for each processor; they divide the cores. SIGTERM and SIGINT are passed on. If one ends by itself the others are drained.
+    """A process for each processor; they divide the cores. SIGTERM and SIGINT are passed on.
 
-    Returns the first exit code that is not 0 (1 for a process that a signal ended).
+    If one ends by itself the others are drained. Returns the first exit code that is not 0 (1 for a process that a
+    signal ended).
     """
     running = {subprocess.Popen([sys.executable, "-m", "infra.worker", name]): name for name in names}
     by_pid = {process.pid: process for process in running}

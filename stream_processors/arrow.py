@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import overload
-
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import overload
 
 import polars as pl
 import pyarrow as pa

@@ -154,9 +154,8 @@ class _Run:
             self._at_rest()
             yield
         finally:
-            children = sorted(psutil.Process(workers.pid).children(), key=lambda c: (c.create_time(), c.pid))
-            for name, child in zip(NAMES, children, strict=True):
-                used = child.memory_info().rss / 1024 / 1024
+            for child in psutil.Process(workers.pid).children():
+                name, used = child.cmdline()[-1], child.memory_info().rss / 1024 / 1024
                 self._figures.peak_rss_mb[name] = max(self._figures.peak_rss_mb.get(name, 0.0), used)
             workers.terminate()
             workers.wait(60)

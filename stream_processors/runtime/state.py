@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import msgpack
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, WriteBatch
 
 Writes = dict[str, dict[bytes, bytes | None]]
 """Table to key to value; None deletes."""
@@ -38,6 +38,9 @@ class Store(Protocol):
 
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys that start with the prefix, with their values, in order of key."""
+
+    def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+        """`scan` of each prefix, in order; fastest if the prefixes ascend."""
 
     def apply(self, writes: Writes, position: Position) -> None:
         """All writes and the position, or nothing."""
@@ -97,14 +100,13 @@ class View:
         mine: dict[bytes, dict[bytes, bytes | None]] = {}
         for key, value in self.writes[table].items():
             mine.setdefault(key[:width], {})[key] = value
-        out = []
-        for prefix in prefixes:
-            rows = list(self._store.scan(table, prefix))
-            changed = mine.get(prefix[:width])
-            if changed:
-                merged: dict[bytes, bytes | None] = {**dict(rows), **changed}
-                rows = sorted((k, v) for k, v in merged.items() if v is not None)
-            out.append(rows)
+        out = self._store.scan_many(table, prefixes)
+        if mine:
+            for i, prefix in enumerate(prefixes):
+                changed = mine.get(prefix[:width])
+                if changed:
+                    merged: dict[bytes, bytes | None] = {**dict(out[i]), **changed}
+                    out[i] = sorted((k, v) for k, v in merged.items() if v is not None)
         return out
 
     def put(self, table: str, key: bytes, value: bytes | None) -> None:
@@ -140,6 +142,10 @@ class MemoryStore:
                 break
             found.append((keys[i], rows[keys[i]]))
         return iter(found)
+
+    def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+        """See `Store`."""
+        return [list(self.scan(table, prefix)) for prefix in prefixes]
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
@@ -205,15 +211,13 @@ class RocksStore:
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See `Store`."""
         head = table.encode() + b"\x00"
-        start, skip = head + prefix, len(head)
-        cursor = self._db.iter()
-        cursor.seek(start)
-        while cursor.valid():
-            key = cursor.key()
-            if not key.startswith(start):
-                return
-            yield key[skip:], cursor.value()
-            cursor.next()
+        return _rows(self._db.iter(), head + prefix, len(head))
+
+    def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+        """See `Store`."""
+        head = table.encode() + b"\x00"
+        cursor = self._db.iter()  # one for all: to make one costs more than to move it
+        return [list(_rows(cursor, head + prefix, len(head))) for prefix in prefixes]
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
@@ -239,6 +243,16 @@ class RocksStore:
     def close(self) -> None:
         """See `Store`."""
         self._db.close()
+
+
+def _rows(cursor: RdictIter, start: bytes, skip: int) -> Iterator[tuple[bytes, bytes]]:
+    cursor.seek(start)
+    while cursor.valid():
+        key = cursor.key()
+        if not key.startswith(start):
+            return
+        yield key[skip:], cursor.value()
+        cursor.next()
 
 
 def discard(path: Path) -> None:
