@@ -37,6 +37,7 @@ from schemas.codec import decode
 from schemas.contracts import DATASETS, identified_topic, kind_of
 from schemas.registry import Registry
 from stream_processors import oracle
+from stream_processors.link import last_claims
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs
 from stream_processors.topology import NAMES
@@ -230,9 +231,9 @@ def _decoded(rows: Mapping[bytes, bytes], contract: contracts.Contract) -> dict[
     return {k.decode(): v for k, v in zip(keys, values, strict=True)}
 
 
-def _links(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Subject to what its block claims of it."""
-    return {k.partition("|")[0]: v for k, v in _decoded(table(settings, "linkage.link"), _LINK).items()}
+def _links(settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """Subject to what the last pass that it has reached claims of it."""
+    return last_claims(_decoded(table(settings, "linkage.link"), _LINK))
 
 
 def _refs(subjects: pl.DataFrame, refs: Refs) -> pl.DataFrame:

@@ -64,7 +64,9 @@ def supervise(names: Sequence[str]) -> int:
     If one ends by itself the others are drained. Returns the first exit code that is not 0 (1 for a process that a
     signal ended).
     """
-    running = {subprocess.Popen([sys.executable, "-m", "infra.worker", name]): name for name in names}
+    # Rust and C++ below share glibc's allocator: one arena for each of their threads would keep what all have freed.
+    env = {"MALLOC_ARENA_MAX": "2", **os.environ}
+    running = {subprocess.Popen([sys.executable, "-m", "infra.worker", name], env=env): name for name in names}
     by_pid = {process.pid: process for process in running}
     stopping = False
 

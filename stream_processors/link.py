@@ -1,13 +1,18 @@
 """link: claim which subjects of a block are the same person. It sees tokens, and never an attribute.
 
-The cohort is the spine: its subjects that share a strict token are one person, named by the smallest subject reference.
+The cohort is the spine: its subjects that share a strict token in pass 1 are one person, named by the smallest subject
+reference. Later passes take the person that the candidate carries.
+
 A department's subject takes the strictest match key that finds anyone: one person and it is linked, several and it is
-ambiguous. Of two subjects of one supplier that claim one person the strictly stricter wins; a tie links neither.
+ambiguous. Of two subjects of one supplier that claim one person the strictly stricter wins; a tie links neither. A
+person whom a supplier claimed in an earlier pass is closed to its other subjects. A token that more subjects of one
+council share than its match key allows (a default value, a hostel's postcode) is not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -27,10 +32,12 @@ LINK = Declaration(
     writes=("linkage.link",),
     keeps=(Table("candidates", "true"), Table("claims", "said")),
 )
+Row = Mapping[str, Any]
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
 _TOKEN_TAIL = 33  # a colon and 32 hex digits follow the match key
+_BLOCKS_AT_ONCE = 2_000  # bounds the memory of a batch that touches many blocks
 
 
 class Link:
@@ -40,9 +47,7 @@ class Link:
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds) -> None:
         self._ids = schema_ids
-        enabled = catalogue.enabled
-        self._ranks = {k.id: i for i, k in enumerate(enabled)}
-        self._strict = [k.id for k in enabled if k.strict]
+        self._rules = rules_of(catalogue)
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Candidates by block and subject; touched are the blocks in which one differs."""
@@ -66,6 +71,11 @@ class Link:
         """Links that differ from what was claimed before, each to its subject's own partition."""
         out = Outputs()
         blocks = sorted(touched)
+        for low in range(0, len(blocks), _BLOCKS_AT_ONCE):
+            self._settle(view, blocks[low : low + _BLOCKS_AT_ONCE], out)
+        return out
+
+    def _settle(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:
         prefixes = [b + b"|" for b in blocks]
         rows = [row for group in _scan(view, "candidates", prefixes) for row in group]
         should: dict[bytes, bytes] = {}
@@ -73,11 +83,8 @@ class Link:
             keys = pl.Series([k for k, _ in rows]).cast(pl.String)
             decoded = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)))
             block, subject = keys.str.split_exact("|", 1).struct.unnest()
-            found = claims(
-                decoded.with_columns(block.alias("block"), subject.alias("subject")),
-                self._ranks,
-                self._strict,
-            )
+            found, over = claims(decoded.with_columns(block.alias("block"), subject.alias("subject")), self._rules)
+            out.count("tokens_over_their_limit", over)
             values = wire.frame(self._ids.schema_id("linkage.link"), encode(one_batch(found), _LINK))
             homes = found["home"].to_list()
             for (key, _), home, value in zip(rows, homes, values, strict=True):
@@ -104,21 +111,41 @@ class Link:
                 [_turn(k) for k in keys_],
                 [None] * len(keys_),
             )
-        return out
 
 
-def claims(candidates: pl.DataFrame, ranks: dict[str, int], strict: Sequence[str]) -> pl.DataFrame:
+def rules_of(catalogue: Catalogue) -> pl.DataFrame:
+    """Match keys in force: match_key (String), rank (Int32, 0 the strictest), strict (Boolean), most (Int32: how many
+    subjects of one council may share a token)."""
+    return pl.DataFrame(
+        [(k.id, i, k.strict, k.max_persons) for i, k in enumerate(catalogue.enabled)],
+        schema={"match_key": pl.String, "rank": pl.Int32, "strict": pl.Boolean, "most": pl.Int32},
+        orient="row",
+    )
+
+
+def last_claims(links: Mapping[str, Row]) -> dict[str, Row]:
+    """Subject to what the last pass that it has reached claims of it, from decoded links by `subject|block`."""
+    out: dict[str, tuple[int, Row]] = {}
+    for key, row in links.items():
+        subject, _, block = key.partition("|")
+        number = int(block.partition(":")[0])
+        if subject not in out or number > out[subject][0]:
+            out[subject] = (number, row)
+    return {subject: row for subject, (_, row) in out.items()}
+
+
+def claims(candidates: pl.DataFrame, rules: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """What is claimed of each candidate, by the tokens of its block: same rows, same order.
 
     Args:
-        candidates: columns block, subject, supplier, role (String), home (Int32), expires_on (Date),
-            tokens (List of `<match key>:<hex>`).
-        ranks: rank of each match key in force, 0 for the strictest; tokens of others are not looked at.
-        strict: match keys that make two cohort subjects one person.
+        candidates: columns block, subject, supplier, role, person_ref (String), home (Int32), expires_on (Date),
+            tokens (List of `<match key>:<hex>`), claimed (List of String).
+        rules: as `rules_of` makes it; tokens of other match keys are not looked at.
 
     Returns:
         supplier, role, expires_on, home as given; outcome (String), person_ref and match_key (String, null unless
-        linked; match_key is `cohort` for the spine).
+        linked; match_key is `cohort` for the spine), claimed (List of String: of the spine, the suppliers that claim
+        the person in this block). And how many tokens were over their limit, and so not used.
     """
     rows = candidates.with_row_index("row")
     tokens = (
@@ -126,21 +153,33 @@ def claims(candidates: pl.DataFrame, ranks: dict[str, int], strict: Sequence[str
         .explode("token")
         .drop_nulls("token")
         .with_columns(match_key=pl.col("token").str.head(-_TOKEN_TAIL))
-        .with_columns(rank=pl.col("match_key").replace_strict(ranks, default=None, return_dtype=pl.Int32))
-        .drop_nulls("rank")
+        .join(rules, on="match_key", maintain_order="left")
     )
-    spine = tokens.filter(pl.col("role") == "cohort")
-    person = _clusters(rows.filter(pl.col("role") == "cohort"), spine.filter(pl.col("match_key").is_in(list(strict))))
-    finds = (
-        spine.join(person, on="row")
-        .group_by("block", "token")
-        .agg(persons=pl.col("person_ref").n_unique(), person_ref=pl.col("person_ref").first())
+    spine, over = _within_limits(tokens.filter(pl.col("role") == "cohort"))
+    cohort_rows = rows.filter(pl.col("role") == "cohort")
+    person = _clusters(cohort_rows, spine.filter("strict"))
+    closed = (
+        cohort_rows.select("row", "block", supplier="claimed")
+        .explode("supplier")
+        .drop_nulls("supplier")
+        .join(person, on="row")
+        .select("block", "person_ref", "supplier")
+        .unique()
+    )
+    finds = spine.join(person, on="row").select("block", "token", "person_ref").unique()
+    pairs = (
+        tokens.filter(pl.col("role") == "department")
+        .select("row", "block", "supplier", "token", "match_key", "rank")
+        .join(finds, on=["block", "token"])
+        .join(closed, on=["block", "person_ref", "supplier"], how="anti")
     )
     best = (
-        tokens.filter(pl.col("role") == "department")
-        .join(finds, on=["block", "token"])
-        .sort("rank")
-        .unique("row", keep="first", maintain_order=True)
+        pairs.filter(pl.col("rank") == pl.col("rank").min().over("row"))
+        .group_by("row")
+        .agg(
+            pl.col("block", "supplier", "match_key", "rank", "person_ref").first(),
+            persons=pl.col("person_ref").n_unique(),
+        )
     )
     lone = best.filter(pl.col("persons") == 1)
     group = ["block", "person_ref", "supplier"]
@@ -149,9 +188,17 @@ def claims(candidates: pl.DataFrame, ranks: dict[str, int], strict: Sequence[str
         .with_columns(ties=(pl.col("rank") == pl.col("least")).sum().over(group))
         .select("row", wins=(pl.col("rank") == pl.col("least")) & (pl.col("ties") == 1))
     )
-    verdict = best.select("row", "persons", "person_ref", "match_key").join(won, on="row", how="left")
-    decided = rows.join(verdict, on="row", how="left", maintain_order="left").join(
-        person.rename({"person_ref": "self_ref"}), on="row", how="left", maintain_order="left"
+    claimed = (
+        lone.group_by("block", "person_ref")
+        .agg(claimed=pl.col("supplier").unique().sort())
+        .rename({"person_ref": "self_ref"})
+    )
+    verdict = best.select("row", "persons", found="person_ref", match_key="match_key").join(won, on="row", how="left")
+    decided = (
+        rows.drop("claimed", "person_ref")
+        .join(verdict, on="row", how="left", maintain_order="left")
+        .join(person.rename({"person_ref": "self_ref"}), on="row", how="left", maintain_order="left")
+        .join(claimed, on=["block", "self_ref"], how="left", maintain_order="left")
     )
     cohort = pl.col("role") == "cohort"
     outcome = (
@@ -164,35 +211,52 @@ def claims(candidates: pl.DataFrame, ranks: dict[str, int], strict: Sequence[str
         .otherwise(pl.lit("contested"))
     )
     linked = pl.col("outcome") == "linked"
-    return decided.with_columns(outcome=outcome).select(
+    made = decided.with_columns(outcome=outcome).select(
         "supplier",
         "role",
         "expires_on",
         "outcome",
-        person_ref=pl.when(cohort).then("self_ref").when(linked).then("person_ref"),
+        person_ref=pl.when(cohort).then("self_ref").when(linked).then("found"),
         match_key=pl.when(cohort).then(pl.lit("cohort")).when(linked).then("match_key"),
+        claimed=pl.coalesce("claimed", pl.lit([], dtype=pl.List(pl.String))),
         home="home",
     )
+    return made, over
+
+
+def _within_limits(spine: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The spine's tokens without those that too many subjects of one council share, and how many those are."""
+    crowded = (
+        spine.group_by("block", "token", "supplier")
+        .agg(shared=pl.len(), most=pl.col("most").first())
+        .filter(pl.col("shared") > pl.col("most"))
+        .select("block", "token")
+        .unique()
+    )
+    return (spine.join(crowded, on=["block", "token"], how="anti") if len(crowded) else spine), len(crowded)
 
 
 def _clusters(spine: pl.DataFrame, strict: pl.DataFrame) -> pl.DataFrame:
-    """Row and person_ref of each cohort candidate: the smallest subject among those that strict tokens connect.
+    """Row and person_ref of each cohort candidate: what it carries, or else the smallest subject among those that
+    strict tokens connect.
 
     Connected components by repeated minimum over shared tokens; a chain of n subjects takes at most n rounds.
     """
-    labels = spine.select("row", person_ref="subject")
-    shared = strict.filter(pl.len().over("block", "token") > 1).select("row", "block", "token")
-    if shared.is_empty():
-        return labels
-    while True:
+    known = spine.filter(pl.col("person_ref").is_not_null()).select("row", "person_ref")
+    new = spine.filter(pl.col("person_ref").is_null())
+    labels = new.select("row", person_ref="subject")
+    shared = strict.join(labels.select("row"), on="row", how="semi")
+    shared = shared.filter(pl.len().over("block", "token") > 1).select("row", "block", "token")
+    while not shared.is_empty():
         spread = shared.join(labels, on="row").with_columns(least=pl.col("person_ref").min().over("block", "token"))
         least = spread.group_by("row").agg(pl.col("least").min())
         nearer = labels.join(least, on="row", how="left", maintain_order="left").select(
             "row", person_ref=pl.min_horizontal("person_ref", "least")
         )
         if nearer["person_ref"].equals(labels["person_ref"]):
-            return labels
+            break
         labels = nearer
+    return pl.concat([known, labels])
 
 
 def _turn(key: bytes) -> bytes:

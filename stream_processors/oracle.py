@@ -19,7 +19,7 @@ import polars as pl
 
 from schemas import contracts, wire
 from schemas.contracts import Contract
-from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.catalogue import Catalogue, MatchKey
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs, ResearchIds
@@ -66,14 +66,16 @@ class Oracle:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A person as one supplier knows them. `born`: date of birth without default dates. `tokens`: by match key."""
+    """A person as one supplier knows them. `born`: date of birth without default dates. `tokens`: by match key.
+    `blocks`: by pass.
+    """
 
     supplier: str
     id: str
     ref: str
     record_ref: str
     family_ref: str | None
-    block: str | None
+    blocks: dict[int, str]
     tokens: dict[str, str]
     born: datetime.date | None
     row: Row
@@ -84,13 +86,7 @@ class _Subject:
 
 
 def research(records: Records, token_key: bytes, research_key: bytes, catalogue: Catalogue, epoch: int = 1) -> Oracle:
-    """The research records of live supplier records, and the links that make them.
-
-    Raises:
-        ValueError: the catalogue has more than one pass, of which this specification says nothing.
-    """
-    if len(catalogue.passes) != 1:
-        raise ValueError("the oracle knows one pass")
+    """The research records of live supplier records, and the links that make them."""
     subjects = _subjects(records, token_key, catalogue, epoch)
     links = _link(subjects, catalogue)
     facts: dict[str, list[_Subject]] = defaultdict(list)
@@ -209,8 +205,8 @@ def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: i
         )
         for row, (id_, ref, record_ref, family_ref, blocks, tokens, born) in zip(rows, named.iter_rows(), strict=True):
             by_key = dict(t.split(":") for t in tokens)
-            block = blocks[0] if blocks else None
-            out.append(_Subject(supplier, id_, ref, record_ref, family_ref, block, by_key, born, row))
+            by_pass = {int(b.partition(":")[0]): b for b in blocks}
+            out.append(_Subject(supplier, id_, ref, record_ref, family_ref, by_pass, by_key, born, row))
     return out
 
 
@@ -218,57 +214,99 @@ def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: i
 
 
 def _link(subjects: Sequence[_Subject], catalogue: Catalogue) -> dict[tuple[str, str], Link]:
-    """What is claimed of each subject. Only subjects of one block can meet."""
+    """What is claimed of each subject in the end, pass after pass. Only subjects of one block can meet."""
     links: dict[tuple[str, str], Link] = {}
-    blocks: dict[str, list[_Subject]] = defaultdict(list)
+    person_of: dict[str, str] = {}
+    for members in _blocks([s for s in subjects if s.cohort], 1).values():
+        person_of.update(_persons(members, catalogue))
+    claimed: dict[str, set[str]] = {s.ref: set() for s in subjects if s.cohort}
     for s in subjects:
-        if s.block is None:
-            links[s.supplier, s.id] = ("linked", "cohort", s.ref) if s.cohort else ("waiting", None, None)
+        if s.cohort:
+            person_of.setdefault(s.ref, s.ref)
+            links[s.supplier, s.id] = ("linked", "cohort", person_of[s.ref])
         else:
-            blocks[s.block].append(s)
-    for members in blocks.values():
-        links.update(_link_block(members, catalogue))
+            links[s.supplier, s.id] = ("waiting", None, None)
+    for p in catalogue.passes:
+        keys = [key for key in catalogue.enabled if key.pass_number == p.number]
+        entering = [s for s in subjects if s.cohort or links[s.supplier, s.id][0] == "waiting"]
+        for members in _blocks(entering, p.number).values():
+            _link_block(members, keys, person_of, claimed, links)
     return links
 
 
-def _link_block(members: Sequence[_Subject], catalogue: Catalogue) -> dict[tuple[str, str], Link]:
+def _blocks(subjects: Iterable[_Subject], number: int) -> dict[str, list[_Subject]]:
+    out: dict[str, list[_Subject]] = defaultdict(list)
+    for s in subjects:
+        if number in s.blocks:
+            out[s.blocks[number]].append(s)
+    return out
+
+
+def _link_block(
+    members: Sequence[_Subject],
+    keys: Sequence[MatchKey],
+    person_of: Mapping[str, str],
+    claimed: dict[str, set[str]],
+    links: dict[tuple[str, str], Link],
+) -> None:
+    """One block of one pass: set the links of the departments' subjects, and add to who has claimed the cohort's."""
     cohort = [s for s in members if s.cohort]
-    person_of = _persons(cohort, catalogue.strict)
-    links: dict[tuple[str, str], Link] = {(s.supplier, s.id): ("linked", "cohort", person_of[s.ref]) for s in cohort}
-    persons_with: dict[tuple[str, str], set[str]] = defaultdict(set)
+    persons_with: dict[tuple[str, str], set[str]] = {}
+    for key in keys:
+        for value, having in _sharing(cohort, key).items():
+            if not _crowded(having, key):
+                persons_with[key.id, value] = {person_of[s.ref] for s in having}
+    closed: dict[str, set[str]] = defaultdict(set)
     for s in cohort:
-        for token in s.tokens.items():
-            persons_with[token].add(person_of[s.ref])
-    # Each department's subject: the strictest match key that finds anyone.
-    claimed: dict[tuple[str, str], list[tuple[int, str, _Subject]]] = defaultdict(list)
+        closed[person_of[s.ref]] |= claimed[s.ref]
+    # Each department's subject: the strictest match key that finds anyone who is not closed to its supplier.
+    claims: dict[tuple[str, str], list[tuple[int, str, _Subject]]] = defaultdict(list)
     for s in members:
         if s.cohort:
             continue
-        links[s.supplier, s.id] = ("waiting", None, None)
-        for rank, key in enumerate(catalogue.enabled):
-            found = persons_with.get((key.id, s.tokens[key.id])) if key.id in s.tokens else None
+        for rank, key in enumerate(keys):
+            found = persons_with.get((key.id, s.tokens[key.id]), set()) if key.id in s.tokens else set()
+            found = {person for person in found if s.supplier not in closed[person]}
             if found:
                 if len(found) > 1:
                     links[s.supplier, s.id] = ("ambiguous", None, None)
                 else:
-                    claimed[s.supplier, next(iter(found))].append((rank, key.id, s))
+                    claims[s.supplier, next(iter(found))].append((rank, key.id, s))
                 break
     # Of one supplier's subjects that claim one person, one alone at the strictest rank wins.
-    for (_, person), claims in claimed.items():
-        strictest = min(rank for rank, _, _ in claims)
-        tie = sum(rank == strictest for rank, _, _ in claims) > 1
-        for rank, key_id, s in claims:
+    for (supplier, person), rivals in claims.items():
+        strictest = min(rank for rank, _, _ in rivals)
+        tie = sum(rank == strictest for rank, _, _ in rivals) > 1
+        for rank, key_id, s in rivals:
             won = rank == strictest and not tie
             links[s.supplier, s.id] = ("linked", key_id, person) if won else ("contested", None, None)
-    return links
+        for s in cohort:
+            if person_of[s.ref] == person:
+                claimed[s.ref].add(supplier)
 
 
-def _persons(cohort: Sequence[_Subject], strict: frozenset[str]) -> dict[str, str]:
-    """Person of each cohort subject: the smallest reference among those that chains of strict tokens reach."""
-    neighbours: dict[tuple[str, str], list[_Subject]] = defaultdict(list)
+def _sharing(cohort: Iterable[_Subject], key: MatchKey) -> dict[str, list[_Subject]]:
+    """Token of one match key to the subjects that have it."""
+    out: dict[str, list[_Subject]] = defaultdict(list)
     for s in cohort:
-        for key in s.tokens.keys() & strict:
-            neighbours[key, s.tokens[key]].append(s)
+        if key.id in s.tokens:
+            out[s.tokens[key.id]].append(s)
+    return out
+
+
+def _crowded(having: Sequence[_Subject], key: MatchKey) -> bool:
+    """Whether more subjects of one council share a token than its match key allows."""
+    return max(Counter(s.supplier for s in having).values()) > key.max_persons
+
+
+def _persons(cohort: Sequence[_Subject], catalogue: Catalogue) -> dict[str, str]:
+    """Person of each cohort subject of a block: the smallest reference among those that chains of strict tokens
+    reach."""
+    neighbours: dict[tuple[str, str], list[_Subject]] = {}
+    for key in catalogue.enabled:
+        if key.strict:
+            shared = {(key.id, value): having for value, having in _sharing(cohort, key).items()}
+            neighbours.update({token: having for token, having in shared.items() if not _crowded(having, key)})
     person_of: dict[str, str] = {}
     for start in sorted(cohort, key=lambda s: s.ref):  # the smallest of each cluster comes first
         reached = [start]
@@ -276,8 +314,8 @@ def _persons(cohort: Sequence[_Subject], strict: frozenset[str]) -> dict[str, st
             s = reached.pop()
             if s.ref not in person_of:
                 person_of[s.ref] = start.ref
-                for key in s.tokens.keys() & strict:
-                    reached += [n for n in neighbours.pop((key, s.tokens[key]), ()) if n.ref not in person_of]
+                for token in s.tokens.items():
+                    reached += [n for n in neighbours.pop(token, ()) if n.ref not in person_of]
     return person_of
 
 

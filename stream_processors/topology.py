@@ -87,7 +87,7 @@ def build(name: str, context: Context) -> Processor:
     """
     builders: dict[str, Callable[[], Processor]] = {
         "pseudonymise": lambda: _pseudonymise(context),
-        "route": lambda: Route(context.schema_ids, context.partitions),
+        "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
         "link": lambda: Link(context.catalogue, context.schema_ids),
         "join": lambda: Join(context.schema_ids, context.partitions),
         "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),

@@ -27,6 +27,7 @@ from infra.keys import init_keys, read_key, research_key, token_key
 from infra.provision import provision
 from infra.rest import Flow
 from infra.settings import Settings
+from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs, ResearchIds
 from stream_processors.runtime.kafka import consumer_config
 from stream_processors.topology import NAMES
@@ -90,7 +91,7 @@ class _Run:
         self._people = int(records * SHARE_OF_PERSONS / 2)
         self._events = records - 2 * self._people
         self._figures = Figures(records)
-        self._env = {**os.environ, **settings.environment()}
+        self._env = {"MALLOC_ARENA_MAX": "2", **os.environ, **settings.environment()}
 
     def all(self) -> Figures:
         provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
@@ -104,8 +105,9 @@ class _Run:
         loader.publish("council-northam", "person", load.council(people))
         loader.publish("dfe", "person", load.department(people, "UPN"))
         self._stage("pseudonymise", "pseudonymise_persons")
-        for name in ("route", "link"):
-            self._stage(name, name)
+        rounds = [(self._stage("route", None), self._stage("link", None)) for _ in load_catalogue().passes]
+        for name, found in zip(("route", "link"), zip(*rounds, strict=True), strict=True):
+            self._note(name, sum(f["records"] for f in found) / sum(f["seconds"] for f in found))
         self._stage("join", None)
         self._stage("publish", None)
         self._say(f"events: {self._events:,}")
@@ -136,12 +138,13 @@ class _Run:
         found: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
         return found
 
-    def _stage(self, processor: str, name: str | None) -> None:
+    def _stage(self, processor: str, name: str | None) -> dict[str, Any]:
         found = self._child("infra.bench.stage", processor)
         peak = self._figures.peak_rss_mb
         peak[processor] = max(peak.get(processor, 0.0), found["peak_rss_mb"])
         if name:
             self._note(name, found["records"] / found["seconds"] if found["seconds"] else 0.0)
+        return found
 
     @contextmanager
     def _everything(self) -> Iterator[None]:

@@ -73,6 +73,9 @@ class Catalogue(BaseModel):
             lacking = [name for name in blocks[key.pass_number] if name not in key.components]
             if lacking:
                 raise ValueError(f"match key {key.id}: lacks its block's {', '.join(lacking)}")
+        late = [key.id for key in self.match_keys if key.strict and key.pass_number > 1]
+        if late:
+            raise ValueError(f"match keys that make cohort subjects one person must be of pass 1: {', '.join(late)}")
         passes = [key.pass_number for key in self.match_keys]
         if passes != sorted(passes):
             raise ValueError("match keys of an earlier pass must come before those of a later one")

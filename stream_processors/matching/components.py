@@ -170,6 +170,23 @@ def _dob_swapped() -> pl.Expr:
     return pl.when(day <= 12).then(pl.concat_str(year, *two, separator="-"))
 
 
+def _dob_unordered() -> pl.Expr:
+    swapped = _dob_swapped()
+    return pl.min_horizontal(_dob(), swapped)
+
+
+def _birth_month() -> pl.Expr:
+    return _dob().str.replace("-[0-9]{2}$", "")
+
+
+def _birth_day_and_month() -> pl.Expr:
+    return _dob().str.extract("-([0-9]{2}-[0-9]{2})$")
+
+
+def _birth_year_and_day() -> pl.Expr:
+    return _dob().str.replace("-[0-9]{2}-", "-")
+
+
 def _whole_code() -> pl.Expr:
     """Postcode that is not just a part of a British one (SE13, SE13 7): thousands share a part."""
     code = pl.col("clean_postcode")
@@ -204,6 +221,10 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
         "second_forename": _second_forename,
         "dob": _dob,
         "dob_swapped": _dob_swapped,
+        "dob_unordered": _dob_unordered,
+        "birth_month": _birth_month,
+        "birth_day_and_month": _birth_day_and_month,
+        "birth_year_and_day": _birth_year_and_day,
         "birth_year": lambda: pl.col("clean_dob").dt.year().cast(pl.String),
         "sex": lambda: pl.col("clean_sex"),
         "postcode": _whole_code,
@@ -227,6 +248,8 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
 | second_forename | first of the middle names | it is an initial |
 | dob, birth_year | date of birth as 2001-02-03; its year | |
 | dob_swapped | the same with day and month exchanged | the day is over 12 |
+| dob_unordered | date of birth, or the same with day and month exchanged, whichever is earlier | |
+| birth_month, birth_day_and_month, birth_year_and_day | two of the three parts: for a third that is wrong | |
 | sex | F or M | |
 | postcode | postcode | it is only part of a British one |
 | sector | SE137 of SE13 7AB; any other code less its last character (422 of 4223) | so is the postcode |

@@ -57,7 +57,8 @@ KNOWN: list[dict[str, Any]] = [
     ANNA | {"surname": "Jones"},  # k07: another surname
     ANNA | {"surname": "Smyth", "postcode": "SE6 1AB"},  # k10: sounds alike
     ANNA | {"forename": "Beth"},  # a twin
-    ANNA | {"date_of_birth": datetime.date(2001, 4, 3)},  # another block
+    ANNA | {"date_of_birth": datetime.date(2001, 4, 3)},  # another block; pass 2 finds day and month exchanged
+    ANNA | {"date_of_birth": datetime.date(2001, 4, 3), "postcode": "SE6 2AA"},  # pass 3: and the person moved
     ANNA | {"date_of_birth": None},  # no block
 ]
 """Details that match each other by several keys, so that clusters, ambiguity and contests happen."""
@@ -320,7 +321,7 @@ def test_a_link_that_is_compacted_away_before_it_is_followed_is_still_taken_back
     flow.put("dfe", "person", UPN="u1", **person)
     flow.put("dfe", "absence", UPN="u1", record_id="r1", SessionsPossible_3Term=300)
     flow.run()
-    flow.put("dfe", "person", UPN="u1", **person | {"date_of_birth": datetime.date(2001, 4, 3)})
+    flow.put("dfe", "person", UPN="u1", **person | {"date_of_birth": datetime.date(1993, 7, 21)})
     flow.driver.run(until=lambda: False, only={"pseudonymise", "route", "link"})
     for logs in flow.driver.topics.values():
         for log in logs:

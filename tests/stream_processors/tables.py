@@ -19,6 +19,7 @@ from schemas.codec import arrow_schema, decode, encode
 from schemas.contracts import Contract, identified, identified_topic
 from schemas.registry import StaticRegistry
 from stream_processors import oracle
+from stream_processors.link import last_claims
 from stream_processors.refs import REF_WIDTH
 from stream_processors.runtime.driver import Driver, Log
 from stream_processors.runtime.partition import partition_of
@@ -57,8 +58,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "blocks": [],
         "tokens": [],
     },
-    "linkage.candidate": {"supplier": "dfe", "role": "department", "home": 0, "tokens": []},
-    "linkage.link": {"supplier": "dfe", "role": "department", "outcome": "linked"},
+    "linkage.candidate": {"supplier": "dfe", "role": "department", "home": 0, "tokens": [], "claimed": []},
+    "linkage.link": {"supplier": "dfe", "role": "department", "outcome": "linked", "claimed": []},
     "linkage.activity": {"supplier": "dfe", "dataset": "absence"},
     "linkage.contribution": {"supplier": "dfe", "dataset": "absence"},
 }
@@ -128,7 +129,7 @@ def _row(topic: str, given: Cells) -> dict[str, Any]:
     for name, text in given.items():
         if name in _KEYS[topic]:
             continue
-        if name in {"tokens", "blocks"}:
+        if name in {"tokens", "blocks", "claimed"}:
             row[name] = [token(t) if name == "tokens" else t for t in text.split()]
         elif name in top:
             row[name] = wide(text) if name in _REFERENCES else _parsed(top[name].kind, text)
@@ -239,6 +240,7 @@ class Bench:
 
     def _said(self, step: Step) -> list[Said]:
         self.task.commit(step, Position({}))
+        self.counts = step.outputs.counts
         said = [s for emit in step.outputs.emits for s in flat(emit)]
         self.changelog += [s for s in said if s.topic.startswith("state.")]
         return [s for s in said if not s.topic.startswith("state.")]
@@ -285,11 +287,10 @@ class Flow:
         table = self.driver.table("research.person")
         return {k.decode(): decoded("research.person", v) for k, v in table.items()}
 
-    def links(self) -> dict[str, dict[str, Any]]:
-        """Links by subject reference; one pass, so one link for each."""
+    def links(self) -> dict[str, Mapping[str, Any]]:
+        """What the last pass that it has reached claims of each subject, by its reference."""
         table = self.driver.table("linkage.link")
-        assert len({k.partition(b"|")[0] for k in table}) == len(table)
-        return {k.partition(b"|")[0].decode(): decoded("linkage.link", v) for k, v in table.items()}
+        return dict(last_claims({k.decode(): decoded("linkage.link", v) for k, v in table.items()}))
 
     def live(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Live supplier records: the last of each key, if it can be read."""

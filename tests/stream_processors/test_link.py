@@ -108,6 +108,7 @@ def test_a_merge_is_undone_when_the_subject_between_two_others_goes(link: Bench)
         gives="""
             subject | person_ref | match_key |
             c2      |            |           | gone
+            c1      | c1         | cohort    |
             c3      | c3         | cohort    |
             d1      | c3         | k05       |
         """,
@@ -284,3 +285,90 @@ def test_claims_whose_candidates_are_compacted_away_are_taken_back(link: Bench) 
     link.forget()
     link(candidate="subject | block |\n d1 | 1:a | gone", gives="subject |\n d1 | gone")
     assert [(s.cells()["subject"], s.value) for s in link.reconcile()] == [("d2", None)]
+
+
+def test_a_cohort_subject_says_which_suppliers_claim_its_person(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | supplier | tokens
+            c1      | 1:a   | cohort     | x        | k02=s k05=x
+            c2      | 1:a   | cohort     | y        | k02=s
+            c3      | 1:a   | cohort     | y        | k02=t
+            d1      | 1:a   | department | dwp      | k05=x
+            d2      | 1:a   | department | dfe      | k05=x
+            d3      | 1:a   | department | moj      | k02=t
+            d4      | 1:a   | department | moj      | k02=t
+        """,
+        gives="""
+            subject | outcome   | claimed
+            c1      | linked    | dfe dwp
+            c2      | linked    | dfe dwp
+            c3      | linked    | moj
+            d1      | linked    |
+            d2      | linked    |
+            d3      | contested |
+            d4      | contested |
+        """,
+    )
+
+
+def test_in_a_later_pass_the_cohort_keeps_the_persons_that_it_comes_with(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | person_ref | tokens
+            c1      | 2:a   | cohort     | p          | p01=x
+            c2      | 2:a   | cohort     | p          | p01=x
+            c3      | 2:a   | cohort     | q          | p02=y
+            d1      | 2:a   | department |            | p01=x p02=y
+        """,
+        gives="""
+            subject | outcome | match_key | person_ref
+            c1      | linked  | cohort    | p
+            c2      | linked  | cohort    | p
+            c3      | linked  | cohort    | q
+            d1      | linked  | p01       | p
+        """,
+    )
+
+
+def test_a_person_that_a_supplier_claimed_before_is_closed_to_its_other_subjects(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | supplier | person_ref | claimed | tokens
+            c1      | 2:a   | cohort     | x        | p          | dfe     | p01=x p03=w
+            c2      | 2:a   | cohort     | x        | q          |         | p02=y p03=w
+            d1      | 2:a   | department | dfe      |            |         | p01=x p02=y
+            d2      | 2:a   | department | dwp      |            |         | p01=x p02=y
+            d3      | 2:a   | department | dfe      |            |         | p03=w
+        """,
+        gives="""
+            subject | outcome   | match_key | person_ref
+            c1      | linked    | cohort    | p
+            c2      | linked    | cohort    | q
+            d1      | linked    | p02       | q
+            d2      | linked    | p01       | p
+            d3      | contested |           |
+        """,
+    )
+
+
+def test_a_token_that_too_many_subjects_of_one_council_share_is_not_used(link: Bench) -> None:
+    link(
+        candidate="""
+            subject | block | role       | supplier | tokens
+            c1      | 1:a   | cohort     | x        | k01=s k08=x
+            c2      | 1:a   | cohort     | x        | k01=s
+            c3      | 1:a   | cohort     | y        | k02=t
+            c4      | 1:a   | cohort     | z        | k02=t
+            d1      | 1:a   | department | dfe      | k01=s k08=x
+        """,
+        gives="""
+            subject | outcome | match_key | person_ref
+            c1      | linked  | cohort    | c1
+            c2      | linked  | cohort    | c2
+            c3      | linked  | cohort    | c3
+            c4      | linked  | cohort    | c3
+            d1      | linked  | k08       | c1
+        """,
+    )
+    assert link.counts["tokens_over_their_limit"] == 1

@@ -130,10 +130,3 @@ def test_rows_are_read_without_those_that_belong_in_quarantine() -> None:
         (found,) = oracle.rows_of(contract, [*bad, good], writer)
         assert {k: v for k, v in found.items() if v is not None} == row
     assert oracle.rows_of(contract, [b"\x00\x00\x00\x00\x09" + good[5:]], REGISTRY.writer) == []
-
-
-def test_a_catalogue_that_it_does_not_know_is_refused() -> None:
-    first = CONTEXT.catalogue.passes[0]
-    second = first.model_copy(update={"number": 2})
-    with pytest.raises(ValueError, match="one pass"):
-        oracle.research({}, TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue.model_copy(update={"passes": (first, second)}))

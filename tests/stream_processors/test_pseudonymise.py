@@ -59,7 +59,7 @@ def test_a_person_record_is_split_into_an_identity_and_an_activity() -> None:
     assert activity is not None
     assert (identity["role"], identity["supplier"]) == ("department", "dfe")
     assert [t.partition(":")[0] for t in identity["tokens"]][:3] == ["k01", "k02", "k03"]
-    assert [b.partition(":")[0] for b in identity["blocks"]] == ["1"]
+    assert [b.partition(":")[0] for b in identity["blocks"]] == ["1", "2", "3"]
     assert activity["person"] == dict.fromkeys(activity["person"]) | {"birth_year": 2001, "sex": "F"}
 
 

@@ -68,26 +68,84 @@ def test_only_the_last_of_a_batch_counts() -> None:
     )
 
 
-def test_a_subject_with_several_blocks_leaves_only_those_that_it_is_no_longer_in() -> None:
+def test_a_department_goes_on_to_the_next_pass_while_it_waits() -> None:
     route = Bench("route")
-    route(identity="subject | blocks\n s1 | 1:a 2:b", gives="block\n 1:a\n 2:b")
+    route(identity="subject | blocks\n s1 | 1:a 2:b 3:c", gives="subject | block\n s1 | 1:a")
+    route(link="subject | block | outcome\n s1 | 1:a | waiting", gives="subject | block\n s1 | 2:b")
+    route(link="subject | block | outcome\n s1 | 2:b | linked")
+    route(link="subject | block | outcome\n s1 | 2:b | waiting", gives="subject | block\n s1 | 3:c")
+
+
+def test_a_department_that_an_early_pass_links_after_all_leaves_the_later_ones() -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a 2:b", gives="subject | block\n s1 | 1:a")
+    route(link="subject | block | outcome\n s1 | 1:a | waiting", gives="subject | block\n s1 | 2:b")
+    route(link="subject | block | outcome\n s1 | 1:a | linked", gives="subject | block |\n s1 | 2:b | gone")
+
+
+def test_neither_an_ambiguous_nor_a_contested_subject_goes_on() -> None:
+    for outcome in ("ambiguous", "contested"):
+        route = Bench("route")
+        route(identity="subject | blocks\n s1 | 1:a 2:b", gives="subject | block\n s1 | 1:a")
+        assert route(link=f"subject | block | outcome\n s1 | 1:a | {outcome}") == []
+
+
+def test_a_department_that_cannot_enter_a_pass_goes_to_the_next() -> None:
+    Bench("route")(identity="subject | blocks\n s1 | 2:b 3:c", gives="subject | block\n s1 | 2:b")
+
+
+def test_a_cohort_subject_goes_to_every_pass_with_its_person_and_who_has_claimed_it() -> None:
+    route = Bench("route")
+    route(identity="subject | role | blocks\n c1 | cohort | 1:a 2:b 3:c", gives="subject | block\n c1 | 1:a")
     route(
-        identity="""
-            subject | blocks
-            s1      | 1:a 2:c
+        link="""
+            subject | block | role   | outcome | person_ref | claimed
+            c1      | 1:a   | cohort | linked  | p          | dfe
         """,
         gives="""
-            block |
-            1:a   |
-            2:c   |
-            2:b   | gone
+            subject | block | person_ref | claimed
+            c1      | 2:b   | p          | dfe
         """,
+    )
+    route(
+        link="""
+            subject | block | role   | outcome | person_ref | claimed
+            c1      | 2:b   | cohort | linked  | p          | dwp
+        """,
+        gives="""
+            subject | block | person_ref | claimed
+            c1      | 3:c   | p          | dfe dwp
+        """,
+    )
+
+
+def test_a_cohort_subject_without_a_date_of_birth_is_a_person_first_and_then_goes_to_later_passes() -> None:
+    route = Bench("route")
+    (said,) = route(identity="subject | role | blocks\n c1 | cohort | 2:b", gives="subject\n c1")
+    own = said.cells()["block"]
+    assert own.startswith("0:")
+    route(
+        link=f"subject | block | role | outcome | person_ref\n c1 | {own} | cohort | linked | c1",
+        gives="subject | block | person_ref\n c1 | 2:b | c1",
+    )
+
+
+def test_a_candidate_carries_the_tokens_of_its_pass_alone() -> None:
+    route = Bench("route")
+    route(
+        identity="subject | blocks | tokens\n s1 | 1:a 2:b | k01=x p01=y",
+        gives="subject | block | tokens\n s1 | 1:a | k01=x",
+    )
+    route(
+        link="subject | block | outcome\n s1 | 1:a | waiting",
+        gives="subject | block | tokens\n s1 | 2:b | p01=y",
     )
 
 
 def test_a_tombstone_takes_a_subject_back_from_every_block() -> None:
     route = Bench("route")
-    route(identity="subject | blocks\n s1 | 1:a 2:b", gives="block\n 1:a\n 2:b")
+    route(identity="subject | blocks\n s1 | 1:a 2:b", gives="block\n 1:a")
+    route(link="subject | block | outcome\n s1 | 1:a | waiting", gives="subject | block\n s1 | 2:b")
     route(
         identity="""
             subject |
@@ -99,7 +157,8 @@ def test_a_tombstone_takes_a_subject_back_from_every_block() -> None:
             s1      | 2:b   | gone
         """,
     )
-    assert not any(dict(route.task.store.scan(t, b"")) for t in ("identities", "sent_blocks"))
+    route(link="subject | block |\n s1 | 1:a | gone\n s1 | 2:b | gone")
+    assert not any(dict(route.task.store.scan(t, b"")) for t in ("identities", "links", "sent_blocks"))
 
 
 def test_a_subject_without_a_block_is_alone_in_one_of_its_own() -> None:

@@ -34,6 +34,10 @@ SAMS = {
     "second_forename": "PETER",
     "dob": "2001-02-03",
     "dob_swapped": "2001-03-02",
+    "dob_unordered": "2001-02-03",
+    "birth_month": "2001-02",
+    "birth_day_and_month": "02-03",
+    "birth_year_and_day": "2001-03",
     "birth_year": "2001",
     "sex": "M",
     "postcode": "SE137AB",
@@ -116,6 +120,15 @@ def test_a_day_over_12_is_no_month() -> None:
     assert component("dob_swapped", date_of_birth=date(2001, 2, 13)) is None
 
 
+@pytest.mark.parametrize(("month", "day"), [(2, 3), (3, 2)])
+def test_dates_with_day_and_month_exchanged_are_one_when_they_are_not_ordered(month: int, day: int) -> None:
+    assert component("dob_unordered", date_of_birth=date(2001, month, day)) == "2001-02-03"
+
+
+def test_a_date_that_cannot_be_exchanged_is_its_own_when_they_are_not_ordered() -> None:
+    assert component("dob_unordered", date_of_birth=date(2001, 2, 13)) == "2001-02-13"
+
+
 def test_swapped_names_have_the_same_letters() -> None:
     assert component("alphaname", forename="Ian", surname="Ng") == component("alphaname", forename="Ng", surname="Ian")
 
@@ -136,6 +149,10 @@ MADE_OF = {
     "second_forename": {"middle_names"},
     "dob": {"date_of_birth"},
     "dob_swapped": {"date_of_birth"},
+    "dob_unordered": {"date_of_birth"},
+    "birth_month": {"date_of_birth"},
+    "birth_day_and_month": {"date_of_birth"},
+    "birth_year_and_day": {"date_of_birth"},
     "birth_year": {"date_of_birth"},
     "sex": {"sex"},
     "postcode": {"postcode"},
