@@ -11,6 +11,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
 from infra.commands.demo import demo
+from infra.commands.evaluate import evaluate_app
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
@@ -35,6 +36,7 @@ app.command()(publish)
 app.command()(run)
 app.command()(demo)
 app.command()(bench)
+app.add_typer(evaluate_app, name="evaluate")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from schemas.contracts import Contract
 
@@ -22,12 +22,17 @@ def plain(name: str) -> str:
 
 
 class Columns:
-    """The fields of a contract by the names that files use for them."""
+    """The fields that a file may have by the names that files use for them; those of `required` must be there."""
 
-    def __init__(self, contract: Contract) -> None:
-        self.names = tuple(f.name for f in contract.fields)
-        self.required = tuple(f.name for f in contract.fields if not f.nullable)
+    def __init__(self, names: Iterable[str], required: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self.required = tuple(required)
         self._by_plain = {plain(n): n for n in self.names}
+
+    @classmethod
+    def of(cls, contract: Contract) -> Columns:
+        """The fields of a contract; required are those that may not be null."""
+        return cls((f.name for f in contract.fields), (f.name for f in contract.fields if not f.nullable))
 
     def field(self, column: str) -> str | None:
         """The field that a column is, if it is one."""

@@ -152,7 +152,7 @@ class Publisher:
         self.contract = identified(supplier, dataset)
         self.topic = identified_topic(supplier, dataset)
         self._supplier = supplier
-        self._columns = Columns(self.contract)
+        self._columns = Columns.of(self.contract)
         self._today = today
         self._on_wait = on_wait or (lambda what: _log.warning("waiting", what=what))
         self._said = 0.0

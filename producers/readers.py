@@ -88,7 +88,7 @@ def read(file: IO[bytes], suffix: str, contract: Contract) -> Iterator[Chunk]:
     Raises:
         UnusableFileError: header or format do not fit; the chunks before it stand.
     """
-    return READERS[suffix.lower()](file, Columns(contract))
+    return READERS[suffix.lower()](file, Columns.of(contract))
 
 
 def _kinds() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from schemas import contracts, wire
@@ -29,6 +29,7 @@ JOIN = Declaration(
 _LINK = contracts.contract("linkage/link")
 _SUBJECT = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
+_PASS = slice(REF_WIDTH + 1, REF_WIDTH + 2)
 
 
 @cache
@@ -42,8 +43,8 @@ def _check_same_body() -> None:
 class Join:
     """Holds after: each live activity of a linked subject is a contribution of that subject's person, and of no other.
 
-    State: `activities` and `links` as they came, `person_of` (subject to its person by the best link), `attached`
-    (activity to the person that it was sent to).
+    State: `activities` and `links` as they came (less the cohort's of later passes), `person_of` (subject to its person
+    by the best link), `attached` (activity to the person that it was sent to).
     """
 
     declaration = JOIN
@@ -71,6 +72,8 @@ class Join:
                     if value != old or value is None:
                         touched.add(key)
             else:
+                idle = _idle(latest)
+                keys = [k for k in keys if k not in idle]
                 held = view.get_many("links", keys)
                 changed = [k for k, old in zip(keys, held, strict=True) if latest[k] != old or latest[k] is None]
                 for key in changed:
@@ -140,3 +143,12 @@ class Join:
         for rows in view.scan_many("activities", moved, REF_WIDTH + 1):
             touched.update(k for k, _ in rows)
         return touched
+
+
+def _idle(links: Mapping[bytes, bytes | None]) -> set[bytes]:
+    """Links that tell the join nothing: a cohort subject's of a later pass, which all name its person of the first."""
+    late = [(k, v) for k, v in links.items() if v is not None and k[_PASS] not in (b"0", b"1")]
+    if not late:
+        return set()
+    roles = decode([v[wire.HEADER_BYTES :] for _, v in late], _LINK).column("role").to_pylist()
+    return {key for (key, _), role in zip(late, roles, strict=True) if role == "cohort"}

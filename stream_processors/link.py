@@ -21,6 +21,7 @@ from schemas.codec import decode, encode
 from schemas.registry import SchemaIds
 from stream_processors.arrow import one_batch
 from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.tokens import TOKEN_TAIL
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
@@ -36,7 +37,6 @@ Row = Mapping[str, Any]
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
-_TOKEN_TAIL = 33  # a colon and 32 hex digits follow the match key
 _BLOCKS_AT_ONCE = 2_000  # bounds the memory of a batch that touches many blocks
 
 
@@ -152,7 +152,7 @@ def claims(candidates: pl.DataFrame, rules: pl.DataFrame) -> tuple[pl.DataFrame,
         rows.select("row", "block", "subject", "supplier", "role", pl.col("tokens").alias("token"))
         .explode("token")
         .drop_nulls("token")
-        .with_columns(match_key=pl.col("token").str.head(-_TOKEN_TAIL))
+        .with_columns(match_key=pl.col("token").str.head(-TOKEN_TAIL))
         .join(rules, on="match_key", maintain_order="left")
     )
     spine, over = _within_limits(tokens.filter(pl.col("role") == "cohort"))

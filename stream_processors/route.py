@@ -19,6 +19,7 @@ from schemas.codec import arrow_schema, decode, encode
 from schemas.registry import SchemaIds
 from stream_processors.arrow import one_batch
 from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.tokens import TOKEN_TAIL
 from stream_processors.refs import REF_WIDTH
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
@@ -96,15 +97,18 @@ def itinerary(subject: str, role: str, blocks: Sequence[str], claims: Mapping[st
 class Route:
     """Holds after: every live subject is a candidate in exactly the blocks of its `itinerary`, whatever it was before.
 
-    State: `identities` and `links` as they came, `sent_blocks` (subject to its blocks, each with a digest of the
-    candidate that was sent).
+    State: `identities` and `links` as they came, `sent_blocks` (subject to its blocks, each with a digest of what
+    the candidate was made of).
     """
 
     declaration = ROUTE
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids, self._partitions = schema_ids, partitions
-        self._pass_of = {key.id: str(key.pass_number) for key in catalogue.match_keys}
+        self._keys_of = {
+            str(p.number): [key.id for key in catalogue.match_keys if key.pass_number == p.number]
+            for p in catalogue.passes
+        }
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Identities by subject, links by subject and block; touched are the subjects of which one differs."""
@@ -126,92 +130,89 @@ class Route:
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
         """Candidates that differ from those sent before; tombstones for the blocks that a subject has left."""
-        out = Outputs()
         subjects = sorted(touched)
-        now = self._candidates(view, subjects)
-        keys: list[bytes] = []
-        values: list[bytes | None] = []
-        blocks: list[str] = []
+        identities = dict(zip(subjects, view.get_many("identities", subjects), strict=True))
+        live = [(s, v) for s, v in identities.items() if v is not None]
+        rows, stops_of = self._stops(view, live)
+        at = {subject: i for i, (subject, _) in enumerate(live)}
+        left: list[tuple[bytes, str]] = []
+        who: list[int] = []
+        stops: list[Stop] = []
         for subject, packed in zip(subjects, view.get_many("sent_blocks", subjects), strict=True):
             was = dict(part.split("=") for part in packed.decode().split(",")) if packed else {}
             sent: dict[str, str] = {}
-            for block, value in now.get(subject, {}).items():
-                sent[block] = hashlib.blake2b(value, digest_size=_DIGEST_BYTES).hexdigest()
-                if was.get(block) != sent[block]:
-                    keys.append(subject + b"|" + block.encode())
-                    values.append(value)
-                    blocks.append(block)
-            for block in was:
-                if block not in sent:
-                    keys.append(subject + b"|" + block.encode())
-                    values.append(None)
-                    blocks.append(block)
+            identity = hashlib.blake2b(identities[subject] or b"", digest_size=16).digest()
+            for stop in stops_of.get(subject, ()):
+                sent[stop.block] = _digest(identity, stop)
+                if was.get(stop.block) != sent[stop.block]:
+                    who.append(at[subject])
+                    stops.append(stop)
+            left += [(subject, block) for block in was if block not in sent]
             if sent != was:
                 said = ",".join(f"{block}={digest}" for block, digest in sent.items()).encode()
                 view.put("sent_blocks", subject, said or None)
-        out.emit("linkage.candidate", partitions_of(blocks, self._partitions).tolist(), keys, values)
+        out = Outputs()
+        if stops:
+            self._emit(out, [live[i][0] for i in who], stops, self._encoded(rows[who], stops, view.partition))
+        self._emit(out, [s for s, _ in left], [Stop(block) for _, block in left], [None] * len(left))
         return out
 
-    def _candidates(self, view: View, subjects: Sequence[bytes]) -> dict[bytes, dict[str, bytes]]:
-        """Subject to block to encoded candidate, for the live among the subjects."""
-        identities = view.get_many("identities", subjects)
-        live = [(s, v) for s, v in zip(subjects, identities, strict=True) if v is not None]
+    def _emit(
+        self, out: Outputs, subjects: Sequence[bytes], stops: Sequence[Stop], values: Sequence[bytes | None]
+    ) -> None:
+        blocks = [stop.block for stop in stops]
+        keys = [subject + b"|" + block.encode() for subject, block in zip(subjects, blocks, strict=True)]
+        out.emit("linkage.candidate", partitions_of(blocks, self._partitions).tolist(), keys, values)
+
+    def _stops(self, view: View, live: Sequence[tuple[bytes, bytes]]) -> tuple[pl.DataFrame, dict[bytes, list[Stop]]]:
+        """Decoded identities, and the itinerary of each subject."""
         if not live:
-            return {}
-        names = [s.decode() for s, _ in live]
+            return pl.DataFrame(), {}
         rows = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for _, v in live], _IDENTITY)))
-        claims = self._claims(view, [s for s, _ in live])
-        who: list[int] = []
-        stops: list[Stop] = []
-        for i, (name, role, blocks) in enumerate(zip(names, rows["role"], rows["blocks"].to_list(), strict=True)):
-            for stop in itinerary(name, role, blocks, claims.get(name, {})):
-                who.append(i)
-                stops.append(stop)
-        made = rows[who].with_columns(
+        blocks_of = rows["blocks"].to_list()
+        claims = self._claims(view, [s for s, _ in live], blocks_of)
+        return rows, {
+            subject: itinerary(subject.decode(), role, blocks, claims.get(subject, {}))
+            for (subject, _), role, blocks in zip(live, rows["role"].to_list(), blocks_of, strict=True)
+        }
+
+    def _encoded(self, identities: pl.DataFrame, stops: Sequence[Stop], home: int) -> list[bytes]:
+        made = identities.with_columns(
             pl.Series("block", [s.block for s in stops], dtype=pl.String),
             pl.Series("person_ref", [s.person_ref for s in stops], dtype=pl.String),
             pl.Series("claimed", [list(s.claimed) for s in stops], dtype=pl.List(pl.String)),
-            pl.lit(view.partition, pl.Int32).alias("home"),
+            pl.lit(home, pl.Int32).alias("home"),
         )
         made = self._with_tokens_of_the_pass(made).select(arrow_schema(_CANDIDATE).names)
-        values = wire.frame(self._ids.schema_id("linkage.candidate"), encode(one_batch(made), _CANDIDATE))
-        out: dict[bytes, dict[str, bytes]] = {s: {} for s, _ in live}
-        for i, stop, value in zip(who, stops, values, strict=True):
-            out[live[i][0]][stop.block] = value
-        return out
+        return wire.frame(self._ids.schema_id("linkage.candidate"), encode(one_batch(made), _CANDIDATE))
 
     def _with_tokens_of_the_pass(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Leave each candidate the tokens of its block's pass alone: no block learns more than it needs."""
-        if rows.is_empty():
-            return rows
-        tokens = (
-            rows.with_row_index("row")
-            .select("row", "tokens", number=pl.col("block").str.extract(r"^(\d+):"))
-            .explode("tokens")
-            .drop_nulls("tokens")
-            .with_columns(own=pl.col("tokens").str.extract(r"^([^:]+):").replace_strict(self._pass_of, default=None))
-            .filter(pl.col("own") == pl.col("number"))
-            .group_by("row", maintain_order=True)
-            .agg("tokens")
-        )
-        none = pl.lit([], dtype=pl.List(pl.String))
-        return (
-            rows.drop("tokens")
-            .with_row_index("row")
-            .join(tokens, on="row", how="left", maintain_order="left")
-            .with_columns(pl.coalesce("tokens", none))
-            .drop("row")
-        )
+        number = pl.col("block").str.extract(r"^(\d+):")
+        tokens = pl.lit([], dtype=pl.List(pl.String))
+        for name, match_keys in self._keys_of.items():
+            own = pl.element().filter(pl.element().str.head(-TOKEN_TAIL).is_in(match_keys))
+            tokens = pl.when(number == name).then(pl.col("tokens").list.eval(own)).otherwise(tokens)
+        return rows.with_columns(tokens=tokens)
 
-    def _claims(self, view: View, subjects: Sequence[bytes]) -> dict[str, dict[str, Claim]]:
-        groups = view.scan_many("links", [s + b"|" for s in subjects], REF_WIDTH + 1)
-        flat = [(k.decode(), v) for rows in groups for k, v in rows]
-        if not flat:
+    def _claims(
+        self, view: View, subjects: Sequence[bytes], blocks_of: Sequence[Sequence[str]]
+    ) -> dict[bytes, dict[str, Claim]]:
+        """Subject to block to what is claimed there, for the blocks that it may be in."""
+        asked = [(s, b) for s, blocks in zip(subjects, blocks_of, strict=True) for b in (*blocks, f"0:{s.decode()}")]
+        held = view.get_many("links", [s + b"|" + b.encode() for s, b in asked])
+        found = [(s, b, v[wire.HEADER_BYTES :]) for (s, b), v in zip(asked, held, strict=True) if v is not None]
+        if not found:
             return {}
-        links = decode([v[wire.HEADER_BYTES :] for _, v in flat], _LINK)
+        links = decode([v for _, _, v in found], _LINK)
         columns: list[list[Any]] = [links.column(n).to_pylist() for n in ("outcome", "person_ref", "claimed")]
-        out: dict[str, dict[str, Claim]] = {}
-        for (key, _), outcome, person, claimed in zip(flat, *columns, strict=True):
-            subject, _, block = key.partition("|")
+        out: dict[bytes, dict[str, Claim]] = {}
+        for (subject, block, _), outcome, person, claimed in zip(found, *columns, strict=True):
             out.setdefault(subject, {})[block] = Claim(outcome, person, tuple(claimed))
         return out
+
+
+def _digest(identity: bytes, stop: Stop) -> str:
+    """What a candidate is made of, so that one that was sent before need not be made again to see that it was."""
+    carried = f"|{stop.person_ref}|{','.join(stop.claimed)}".encode()
+    return hashlib.blake2b(identity + carried, digest_size=_DIGEST_BYTES).hexdigest()

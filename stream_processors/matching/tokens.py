@@ -18,6 +18,8 @@ from stream_processors.matching.components import components
 
 SEPARATOR = "\x1f"
 TOKEN_HEX_DIGITS = 32
+TOKEN_TAIL = 1 + TOKEN_HEX_DIGITS
+"""Characters of a token after the name of its match key: a colon and the digits."""
 _LIST_SEPARATOR = ","
 
 

@@ -124,3 +124,12 @@ def test_an_unlinked_subject_leaves_its_person_even_if_its_link_is_compacted_awa
 def test_after_a_long_absence_what_is_gone_is_taken_back(join: Bench) -> None:
     join.forget()
     assert [s.value for s in join.reconcile()] == [None]
+
+
+def test_the_cohorts_links_of_later_passes_change_nothing() -> None:
+    join = Bench("join")
+    join(link="subject | block | role | person_ref\n c1 | 1:a | cohort | p")
+    join(activity="subject | record\n c1 | r1", gives="person | record\n p | r1")
+    assert join(link="subject | block | role | person_ref\n c1 | 2:b | cohort | p\n c1 | 3:c | cohort | p") == []
+    assert len(dict(join.task.store.scan("links", b""))) == 1
+    assert join(link="subject | block |\n c1 | 2:b | gone") == []

