@@ -28,6 +28,7 @@ from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
 _log = structlog.get_logger()
+_KEY_OF = {"pseudonymise": token_key, "publish": research_key}
 
 
 def work(name: str, settings: Settings, number: int | None = None) -> None:
@@ -36,10 +37,11 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
     Exits 1 with advice if a key file, the topology or the registered schemas forbid a start.
     """
     configure()
-    leave_pandas_out()
     validate()
     registry = Registry(settings.registry)
     try:
+        if name in _KEY_OF:
+            read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
         check_schemas(declaration(name), registry)
         context = Context.default(
             lambda: read_key(token_key(settings)),
@@ -96,6 +98,7 @@ if __name__ == "__main__":
     configure()
     if len(sys.argv) > 2:
         sys.exit(supervise(sys.argv[1:]))
+    leave_pandas_out()
     try:
         work(sys.argv[1], Settings())
     except typer.Exit as e:

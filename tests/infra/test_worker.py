@@ -1,0 +1,41 @@
+"""A worker that may not start says so at once, whatever else is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from infra.errors import EXIT_ERROR
+from infra.settings import Settings
+from infra.worker import work
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["pseudonymise", "publish"])
+@pytest.mark.parametrize(
+    ("content", "mode", "complaint"),
+    [(None, 0o600, "lethe keys init"), (b"short", 0o600, "lethe keys init"), (b"k" * 64, 0o644, "chmod 600")],
+)
+def test_a_key_that_is_missing_short_or_open_to_others_is_refused_without_waiting_for_the_registry(
+    name: str,
+    content: bytes | None,
+    mode: int,
+    complaint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nowhere = Settings(home=tmp_path, bootstrap="127.0.0.1:1", registry="http://127.0.0.1:1")
+    if content is not None:
+        keys = tmp_path / "keys"
+        keys.mkdir(mode=0o700)
+        for file in ("token.key", "research.key"):
+            (keys / file).write_bytes(content)
+            (keys / file).chmod(mode)
+    with pytest.raises(typer.Exit) as ended:
+        work(name, nowhere)
+    assert ended.value.exit_code == EXIT_ERROR
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert "kkkk" not in said
