@@ -91,7 +91,7 @@ def down() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
 ) -> None:
-    """Show every process of the stack, and every directory that holds data with its size on disk.
+    """Show every process of the stack and of the processors on this machine, and every directory that holds data.
 
     Exits 3 if the stack is not up.
 
@@ -99,12 +99,14 @@ def status(
     """
     from infra.broker.cluster import Stack
     from infra.broker.fetch import StackError
+    from stream_processors.runtime.instance import running
 
     settings = Settings()
     try:
         processes = Stack(settings).status()
     except StackError as e:
         fail(str(e), EXIT_ERROR)
+    processors = running(settings.state)
     folders = data_folders(settings)
     is_up = all(p.answers for p in processes)
     if as_json:
@@ -113,6 +115,7 @@ def status(
             "processes": [
                 {"name": p.name, "pid": p.pid, "port": p.port, "state": p.state, "log": str(p.log)} for p in processes
             ],
+            "processors": [{"name": r.processor, "instance": r.number, "pid": r.pid} for r in processors],
             "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
         }
         typer.echo(json.dumps(found, indent=1))
@@ -122,6 +125,8 @@ def status(
         for p in processes:
             state = "up, not started here" if p.state == "foreign" else p.state
             table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
+        for r in processors:
+            table.add_row(f"{r.processor} {r.number}", "running", str(r.pid), "-", "its standard error")
         console.print(table)
         table = Table("directory", "holds", "on disk", Column("path", overflow="fold"))
         for f in folders:

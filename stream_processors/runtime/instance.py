@@ -1,19 +1,21 @@
 """Which instance of a processor this process is: the lowest number whose lock on this machine is free.
 
 The number names the group membership, the transactional id and the state folder, so a process that is killed and
-started
-again finds all three; the kernel frees the lock with the process. A suspended process keeps its lock, and its
+started again finds all three; the kernel frees the lock with the process. A suspended process keeps its lock, and its
 replacement takes the next number.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+import psutil
 
 _MOST = 1_000
 
@@ -52,6 +54,9 @@ class Instance:
             except BlockingIOError:
                 lock.close()
                 continue
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+            lock.flush()
             return cls(processor, n, folder, lock)
         raise NoInstanceError(f"{processor}: instance {number if number else ''} is running already on this machine")
 
@@ -62,3 +67,29 @@ class Instance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.close()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A processor that runs on this machine."""
+
+    processor: str
+    number: int
+    pid: int
+
+
+def running(state: Path) -> list[Running]:
+    """Every instance whose process holds its lock, by processor and number.
+
+    Looks at who has the file open, and does not try the lock: an instance that starts at that moment would miss it.
+    """
+    out = []
+    for lock in sorted(state.glob("*/*/lock")):
+        try:
+            pid = int(lock.read_text() or 0)
+            held = pid and any(Path(f.path) == lock for f in psutil.Process(pid).open_files())
+        except (psutil.Error, OSError, ValueError):
+            continue
+        if held:
+            out.append(Running(lock.parent.parent.name, int(lock.parent.name), pid))
+    return out

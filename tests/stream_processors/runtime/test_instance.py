@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_processors.runtime.instance import Instance, NoInstanceError
+from stream_processors.runtime.instance import Instance, NoInstanceError, Running, running
 
 
 def test_two_claims_take_two_numbers_and_two_folders(tmp_path: Path) -> None:
@@ -59,3 +59,10 @@ def test_a_kill_frees_the_number(tmp_path: Path) -> None:
 def test_state_is_for_its_owner_alone(tmp_path: Path) -> None:
     with Instance.claim(tmp_path, "link") as mine:
         assert mine.folder.stat().st_mode & 0o077 == 0
+
+
+def test_those_that_run_are_known_with_their_process_until_they_end(tmp_path: Path) -> None:
+    with Instance.claim(tmp_path, "link"), Instance.claim(tmp_path, "join"), Instance.claim(tmp_path, "link"):
+        mine = os.getpid()
+        assert running(tmp_path) == [Running("join", 1, mine), Running("link", 1, mine), Running("link", 2, mine)]
+    assert running(tmp_path) == []
