@@ -37,7 +37,7 @@ Row = Mapping[str, Any]
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
-_BLOCKS_AT_ONCE = 2_000  # bounds the memory of a batch that touches many blocks
+_BLOCKS_AT_ONCE = 1_000  # bounds the memory of a batch that touches many blocks
 
 
 class Link:
