@@ -153,14 +153,14 @@ class Route:
                 view.put("sent_blocks", subject, said or None)
         out = Outputs()
         if stops:
-            self._emit(out, [live[i][0] for i in who], stops, self._encoded(rows[who], stops, view.partition))
-        self._emit(out, [s for s, _ in left], [Stop(block) for _, block in left], [None] * len(left))
+            blocks = [stop.block for stop in stops]
+            self._emit(out, [live[i][0] for i in who], blocks, self._encoded(rows[who], stops, view.partition))
+        self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
         return out
 
     def _emit(
-        self, out: Outputs, subjects: Sequence[bytes], stops: Sequence[Stop], values: Sequence[bytes | None]
+        self, out: Outputs, subjects: Sequence[bytes], blocks: Sequence[str], values: Sequence[bytes | None]
     ) -> None:
-        blocks = [stop.block for stop in stops]
         keys = [subject + b"|" + block.encode() for subject, block in zip(subjects, blocks, strict=True)]
         out.emit("linkage.candidate", partitions_of(blocks, self._partitions).tolist(), keys, values)
 

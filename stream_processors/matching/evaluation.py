@@ -32,16 +32,9 @@ class UnaccountedError(ValueError):
     """Subjects came out of linking without an outcome; no figure would be worth anything."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """Of a group of department subjects. A ratio is None where it would divide by nothing.
+class _Links:
+    """What follows from links, and from how many of them are right."""
 
-    subjects: how many. matches: of them, how many truly have a cohort subject. links: how many were linked. right: how
-    many were linked to the person they are.
-    """
-
-    subjects: int
-    matches: int
     links: int
     right: int
 
@@ -52,8 +45,22 @@ class Score:
 
     @property
     def precision(self) -> float | None:
-        """Right links among links, 0 to 1."""
+        """Right links among links, 0 to 1; None without a link."""
         return self.right / self.links if self.links else None
+
+
+@dataclass(frozen=True)
+class Score(_Links):
+    """Of a group of department subjects. A ratio is None where it would divide by nothing.
+
+    subjects: how many. matches: of them, how many truly have a cohort subject. links: how many were linked. right: how
+    many were linked to the person they are.
+    """
+
+    subjects: int
+    matches: int
+    links: int
+    right: int
 
     @property
     def recall(self) -> float | None:
@@ -81,21 +88,11 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(_Links):
     """Links that one match key, or one pass, made."""
 
     links: int
     right: int
-
-    @property
-    def wrong(self) -> int:
-        """Links to somebody else."""
-        return self.links - self.right
-
-    @property
-    def precision(self) -> float | None:
-        """Right links among links, 0 to 1; None without a link."""
-        return self.right / self.links if self.links else None
 
     def as_json(self) -> dict[str, Any]:
         """Counts and precision."""
