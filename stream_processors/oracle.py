@@ -2,13 +2,15 @@
 
 The processors keep this function up to date record by record; here it is written a second time, in one go, from the
 specification: no topic, no state, no partition. It shares with them only what is a function of one value (cleaning,
-tokens, references), so that a mistake in how records meet, move or leave shows up as a difference.
+tokens, encodings, references), so that a mistake in how records meet, move or leave shows up as a difference.
 """
 
 from __future__ import annotations
 
 import datetime
 import io
+import math
+from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ import polars as pl
 
 from schemas import contracts, wire
 from schemas.contracts import Contract
-from stream_processors.matching.catalogue import Catalogue, MatchKey
+from stream_processors.matching.catalogue import Catalogue, MatchKey, near_label
+from stream_processors.matching.encodings import NARROW_BITS, WIDE_BITS, Encoder
+from stream_processors.matching.near_model import CUTS, EXCHANGED, LEVELS, OTHERS, PassWeights
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs, ResearchIds
@@ -67,7 +71,7 @@ class Oracle:
 @dataclass(frozen=True)
 class _Subject:
     """A person as one supplier knows them. `born`: date of birth without default dates. `tokens`: by match key.
-    `blocks`: by pass.
+    `blocks`, `statements`, `encodings`: by pass.
     """
 
     supplier: str
@@ -77,6 +81,8 @@ class _Subject:
     family_ref: str | None
     blocks: dict[int, str]
     tokens: dict[str, str]
+    statements: dict[int, str]
+    encodings: dict[int, str]
     born: datetime.date | None
     row: Row
 
@@ -181,6 +187,7 @@ def equal_links(oracle: Oracle, decoded: Mapping[str, Row]) -> list[str]:
 
 def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: int) -> list[_Subject]:
     keys, refs = TokenKeys(token_key, epoch), Refs(token_key)
+    encoder = Encoder(catalogue, keys, encodings=catalogue.near is not None)
     out = []
     for supplier, datasets in records.items():
         rows = datasets.get("person", ())
@@ -194,19 +201,25 @@ def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: i
                 **{n: pl.Series([r.get(n) for r in rows], dtype=t) for n, t in _IDENTITY.items()},
             }
         )
-        named = tokenise(normalise(frame), catalogue, keys).select(
+        named = encoder.encode(tokenise(normalise(frame), catalogue, keys)).select(
             "id",
             refs.subject(supplier, pl.col("id")).alias("ref"),
             refs.record(supplier, "person", pl.col("id"), pl.lit("")).alias("record_ref"),
             refs.family(supplier, pl.col("family")).alias("family_ref"),
             "blocks",
             "tokens",
+            "statements",
+            "encodings",
             "clean_dob",
         )
-        for row, (id_, ref, record_ref, family_ref, blocks, tokens, born) in zip(rows, named.iter_rows(), strict=True):
+        for row, made in zip(rows, named.iter_rows(), strict=True):
+            id_, ref, record_ref, family_ref, blocks, tokens, statements, encodings, born = made
             by_key = dict(t.split(":") for t in tokens)
             by_pass = {int(b.partition(":")[0]): b for b in blocks}
-            out.append(_Subject(supplier, id_, ref, record_ref, family_ref, by_pass, by_key, born, row))
+            stated, encoded = dict(zip(by_pass, statements, strict=True)), dict(zip(by_pass, encodings, strict=False))
+            out.append(
+                _Subject(supplier, id_, ref, record_ref, family_ref, by_pass, by_key, stated, encoded, born, row)
+            )
     return out
 
 
@@ -230,7 +243,8 @@ def _link(subjects: Sequence[_Subject], catalogue: Catalogue) -> dict[tuple[str,
         keys = [key for key in catalogue.enabled if key.pass_number == p.number]
         entering = [s for s in subjects if s.cohort or links[s.supplier, s.id][0] == "waiting"]
         for members in _blocks(entering, p.number).values():
-            _link_block(members, keys, person_of, claimed, links)
+            near = catalogue.near.of(p.number) if catalogue.near else None
+            _link_block(members, p.number, keys, near, person_of, claimed, links)
     return links
 
 
@@ -244,45 +258,116 @@ def _blocks(subjects: Iterable[_Subject], number: int) -> dict[str, list[_Subjec
 
 def _link_block(
     members: Sequence[_Subject],
+    number: int,
     keys: Sequence[MatchKey],
+    near: PassWeights | None,
     person_of: Mapping[str, str],
     claimed: dict[str, set[str]],
     links: dict[tuple[str, str], Link],
 ) -> None:
     """One block of one pass: set the links of the departments' subjects, and add to who has claimed the cohort's."""
     cohort = [s for s in members if s.cohort]
-    persons_with: dict[tuple[str, str], set[str]] = {}
+    having_token: dict[tuple[str, str], list[_Subject]] = {}
     for key in keys:
         for value, having in _sharing(cohort, key).items():
             if not _crowded(having, key):
-                persons_with[key.id, value] = {person_of[s.ref] for s in having}
+                having_token[key.id, value] = having
     closed: dict[str, set[str]] = defaultdict(set)
     for s in cohort:
         closed[person_of[s.ref]] |= claimed[s.ref]
-    # Each department's subject: the strictest match key that finds anyone who is not closed to its supplier.
+    # Each department's subject: the strictest match key that finds anyone who may be found, else the near matches.
     claims: dict[tuple[str, str], list[tuple[int, str, _Subject]]] = defaultdict(list)
     for s in members:
         if s.cohort:
             continue
-        for rank, key in enumerate(keys):
-            found = persons_with.get((key.id, s.tokens[key.id]), set()) if key.id in s.tokens else set()
-            found = {person for person in found if s.supplier not in closed[person]}
+
+        def may_be(c: _Subject, s: _Subject = s) -> bool:
+            return s.supplier not in closed[person_of[c.ref]] and not _contradict(s, c, number)
+
+        for rank, key in enumerate(keys):  # noqa: B007  (read after the loop)
+            having = having_token.get((key.id, s.tokens[key.id]), []) if key.id in s.tokens else []
+            found = {person_of[c.ref] for c in having if may_be(c)}
             if found:
-                if len(found) > 1:
-                    links[s.supplier, s.id] = ("ambiguous", None, None)
-                else:
-                    claims[s.supplier, next(iter(found))].append((rank, key.id, s))
+                label = key.id
                 break
+        else:
+            rank, label = len(keys), near_label(number)
+            found = _near(s, [c for c in cohort if may_be(c)], number, near, person_of) if near else set()
+        if len(found) > 1:
+            links[s.supplier, s.id] = ("ambiguous", None, None)
+        elif found:
+            claims[s.supplier, next(iter(found))].append((rank, label, s))
     # Of one supplier's subjects that claim one person, one alone at the strictest rank wins.
     for (supplier, person), rivals in claims.items():
         strictest = min(rank for rank, _, _ in rivals)
         tie = sum(rank == strictest for rank, _, _ in rivals) > 1
-        for rank, key_id, s in rivals:
+        for rank, label, s in rivals:
             won = rank == strictest and not tie
-            links[s.supplier, s.id] = ("linked", key_id, person) if won else ("contested", None, None)
+            links[s.supplier, s.id] = ("linked", label, person) if won else ("contested", None, None)
         for s in cohort:
             if person_of[s.ref] == person:
                 claimed[s.ref].add(supplier)
+
+
+def _contradict(a: _Subject, b: _Subject, number: int) -> bool:
+    """Both state a sex and it is another, both state forenames and none is the same."""
+    (sex, *names), (other_sex, *other_names) = (_words_of(s.statements[number]) for s in (a, b))
+    stated = sex != other_sex and "0" * 8 not in (sex, other_sex)
+    return stated and bool(names) and bool(other_names) and not set(names) & set(other_names)
+
+
+def _words_of(statement: str) -> list[str]:
+    return [statement[i : i + 8] for i in range(0, len(statement), 8)]
+
+
+def _near(
+    s: _Subject, cohort: Sequence[_Subject], number: int, near: PassWeights, person_of: Mapping[str, str]
+) -> set[str]:
+    """Persons for whom the evidence is the best or within the margin of it, if the best is enough."""
+    bits = [(_evidence(s.encodings[number], c.encodings[number], near), person_of[c.ref]) for c in cohort]
+    best = max((b for b, _ in bits), default=-math.inf)
+    return {person for b, person in bits if b > best - near.margin} if best >= near.threshold else set()
+
+
+def _evidence(a: str, b: str, near: PassWeights) -> float:
+    """What the two encodings are worth, in bits; by the rules of `matching/near.py`."""
+    mine, other = _filters(a), _filters(b)
+    levels = {field: _level(field, mine[field], other[field]) for field in LEVELS}
+    alike = 1 + LEVELS["forename"].index("alike")
+    if min(levels["forename"], levels["surname"]) > alike and all(
+        _dice(mine[f], other[g]) >= EXCHANGED for f, g in (("forename", "surname"), ("surname", "forename"))
+    ):
+        levels["forename"] = levels["surname"] = 1 + LEVELS["forename"].index("exchanged")
+    if near.home and levels["postcode"] == len(LEVELS["postcode"]) and levels["middle_names"] != 1:
+        return -math.inf
+    total = 0.0
+    for kind in OTHERS:
+        weights = near.against[kind]
+        total += near.shares[kind] * 2 ** -sum(weights[f][level - 1] for f, level in levels.items() if level)
+    return round(-math.log2(total), 2)
+
+
+def _filters(encoding: str) -> dict[str, int]:
+    """Each field's bits, as a number."""
+    raw, at, out = b64decode(encoding), 0, {}
+    for i, field in enumerate(LEVELS):
+        size = (WIDE_BITS if i < 4 else NARROW_BITS) // 8
+        out[field], at = int.from_bytes(raw[at : at + size], "big"), at + size
+    return out
+
+
+def _dice(a: int, b: int) -> float:
+    return 2 * (a & b).bit_count() / (a.bit_count() + b.bit_count())
+
+
+def _level(field: str, a: int, b: int) -> int:
+    """0 if a side lacks the field, 1 for equal filters (of middle names: one in common), and so on."""
+    if not a or not b:
+        return 0
+    dice = _dice(a, b)
+    if field == "middle_names":
+        return 1 if dice >= CUTS[field][0] else 2
+    return 1 + sum(dice < cut for cut in (1.0, *CUTS[field]))
 
 
 def _sharing(cohort: Iterable[_Subject], key: MatchKey) -> dict[str, list[_Subject]]:

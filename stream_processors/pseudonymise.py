@@ -19,6 +19,7 @@ from schemas.registry import SchemaIds, UnknownSchemaError
 from stream_processors import generalise
 from stream_processors.arrow import one_batch
 from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.encodings import Encoder
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs
@@ -68,6 +69,7 @@ class Pseudonymise:
     ) -> None:
         generalise.check()
         self._tokens, self._refs, self._catalogue = token_keys, refs, catalogue
+        self._encoder = Encoder(catalogue, token_keys, encodings=catalogue.near is not None)
         self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002
@@ -226,14 +228,17 @@ class Pseudonymise:
         self, supplier: str, contract: Contract, named: pl.DataFrame, batch: Inputs, out: Outputs
     ) -> None:
         cohort = contract.name == "identified/council.person"
-        identity = tokenise(normalise(named), self._catalogue, self._tokens).select(
+        tokenised = tokenise(normalise(named), self._catalogue, self._tokens)
+        identity = self._encoder.encode(tokenised).select(
             pl.lit(supplier).alias("supplier"),
             pl.lit("cohort" if cohort else "department").alias("role"),
             "expires_on",
             pl.lit(self._epoch, pl.Int32).alias("epoch"),
-            pl.lit(self._catalogue.version).alias("catalogue"),
+            pl.lit(self._catalogue.label).alias("catalogue"),
             "blocks",
             "tokens",
+            "statements",
+            "encodings",
         )
         values = encode(one_batch(identity), _IDENTITY)
         out.emit(

@@ -177,11 +177,14 @@ class Route:
         }
 
     def _encoded(self, identities: pl.DataFrame, stops: Sequence[Stop], home: int) -> list[bytes]:
-        made = identities.with_columns(
+        placed = [_index(blocks, s.block) for blocks, s in zip(identities["blocks"].to_list(), stops, strict=True)]
+        made = identities.with_columns(pl.Series("at", placed, dtype=pl.Int64)).with_columns(
             pl.Series("block", [s.block for s in stops], dtype=pl.String),
             pl.Series("person_ref", [s.person_ref for s in stops], dtype=pl.String),
             pl.Series("claimed", [list(s.claimed) for s in stops], dtype=pl.List(pl.String)),
             pl.lit(home, pl.Int32).alias("home"),
+            statement=_of_block("statements"),
+            encoding=_of_block("encodings"),
         )
         made = self._with_tokens_of_the_pass(made).select(arrow_schema(_CANDIDATE).names)
         return wire.frame(self._ids.schema_id("linkage.candidate"), encode(one_batch(made), _CANDIDATE))
@@ -210,6 +213,17 @@ class Route:
         for (subject, block, _), outcome, person, claimed in zip(found, *columns, strict=True):
             out.setdefault(subject, {})[block] = Claim(outcome, person, tuple(claimed))
         return out
+
+
+def _index(blocks: Sequence[str], block: str) -> int | None:
+    return blocks.index(block) if block in blocks else None
+
+
+def _of_block(name: str) -> pl.Expr:
+    """The item of a list beside `blocks` that stands where the candidate's block does; none for a block of its own."""
+    at = pl.col("at")
+    item = pl.when(at.is_not_null() & (pl.col(name).list.len() > 0)).then(pl.col(name).list.get(at, null_on_oob=True))
+    return item.fill_null("")
 
 
 def _digest(identity: bytes, stop: Stop) -> str:

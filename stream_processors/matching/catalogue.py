@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream_processors.matching.components import COMPONENTS
+from stream_processors.matching.near_model import NearModel, load_near
 
 CATALOGUE = Path(__file__).parent / "catalogue.yaml"
 
@@ -37,17 +39,20 @@ class MatchKey(BaseModel):
     pass_number: int = Field(alias="pass", ge=1)
     max_persons: int = Field(ge=1)
     why: str = Field(min_length=1)
+    without_near: bool = False
     enabled: bool = True
 
 
 class Catalogue(BaseModel):
-    """Match keys, strictest first, and the passes in which they are used."""
+    """Match keys, strictest first, the passes in which they are used, and what near matches go by; near None: none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str = Field(min_length=1)
     passes: Annotated[tuple[Pass, ...], Field(min_length=1)]
     match_keys: Annotated[tuple[MatchKey, ...], Field(min_length=1)]
+    near: NearModel | None = None
+    off: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -76,6 +81,9 @@ class Catalogue(BaseModel):
         late = [key.id for key in self.match_keys if key.strict and key.pass_number > 1]
         if late:
             raise ValueError(f"match keys that make cohort subjects one person must be of pass 1: {', '.join(late)}")
+        beyond = [p.number for p in self.near.passes if p.number not in blocks] if self.near else []
+        if beyond:
+            raise ValueError(f"near matches: there is no pass {beyond[0]}")
         passes = [key.pass_number for key in self.match_keys]
         if passes != sorted(passes):
             raise ValueError("match keys of an earlier pass must come before those of a later one")
@@ -83,8 +91,9 @@ class Catalogue(BaseModel):
 
     @cached_property
     def enabled(self) -> tuple[MatchKey, ...]:
-        """Match keys that make tokens, strictest first."""
-        return tuple(key for key in self.match_keys if key.enabled)
+        """Match keys that make tokens, strictest first. Those that near matches do better are not among them if there
+        are near matches."""
+        return tuple(key for key in self.match_keys if key.enabled and not (self.near and key.without_near))
 
     @cached_property
     def by_id(self) -> dict[str, MatchKey]:
@@ -96,17 +105,55 @@ class Catalogue(BaseModel):
         """Rank of each match key by its id: its place in the catalogue, 1 the strictest."""
         return {key.id: i for i, key in enumerate(self.match_keys, start=1)}
 
+    @property
+    def label(self) -> str:
+        """Version of the match keys, those that are switched off besides, and the version of near matches."""
+        near = f"near {self.near.version}" if self.near else "no near matches"
+        off = "".join(f", without {key}" for key in self.off)
+        return f"{self.version}{off}, {near}"
+
+    def configured(self, off: Sequence[str] = (), near: bool = True) -> Catalogue:
+        """With match keys switched off besides, and near matches or not.
+
+        Raises:
+            ValueError: there is no such match key.
+        """
+        unknown = [key for key in off if key not in self.by_id]
+        if unknown:
+            raise ValueError(f"no such match key: {', '.join(unknown)}")
+        keys = tuple(k.model_copy(update={"enabled": k.enabled and k.id not in off}) for k in self.match_keys)
+        return Catalogue(
+            version=self.version,
+            passes=self.passes,
+            match_keys=keys,
+            near=self.near if near else None,
+            off=tuple(sorted(off)),
+        )
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """What may stand as a link's match key, strictest first, and its pass: enabled match keys, then near
+        matches."""
+        near = {near_label(p.number): p.number for p in self.near.passes} if self.near else {}
+        return {key.id: key.pass_number for key in self.enabled} | near
+
     @cached_property
     def strict(self) -> frozenset[str]:
         """Ids of the enabled strict match keys."""
         return frozenset(key.id for key in self.enabled if key.strict)
 
 
+def near_label(number: int) -> str:
+    """What stands in the place of a match key in a link by near matches of a pass."""
+    return f"near{number}"
+
+
 def load_catalogue(path: Path | None = None) -> Catalogue:
-    """Read and check a catalogue; without a path, the one that comes with Lethe.
+    """Read and check a catalogue and its near matches; without a path, those that come with Lethe.
 
     Raises `OSError` if it cannot be read, `yaml.YAMLError` if it is not YAML and `pydantic.ValidationError`
     (a `ValueError`) if it says something impossible: repeated ids, unknown components, a key without its
     block, keys of a later pass before those of an earlier.
     """
-    return Catalogue.model_validate(yaml.safe_load((path or CATALOGUE).read_text(encoding="utf-8")))
+    stated = yaml.safe_load((path or CATALOGUE).read_text(encoding="utf-8"))
+    return Catalogue.model_validate({**stated, "near": load_near()})

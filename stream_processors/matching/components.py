@@ -153,6 +153,11 @@ def _alpha_full_name() -> pl.Expr:
     return sorted_letters(pl.when(pl.col("clean_middle_names").is_not_null()).then(_full_name()))
 
 
+def _soundex_unordered() -> pl.Expr:
+    first, second = (on_distinct(name, soundex) for name in (_forename(), _surname()))
+    return pl.when(first <= second).then(pl.concat_str(first, second)).otherwise(pl.concat_str(second, first))
+
+
 def _second_forename() -> pl.Expr:
     first = pl.col("clean_middle_names").str.extract("^([A-Z]+)")
     return pl.when(first.str.len_bytes() > 1).then(first)
@@ -214,6 +219,7 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
         "alpha_full_name": _alpha_full_name,
         "soundex_forename": lambda: on_distinct(_forename(), soundex),
         "soundex_surname": lambda: on_distinct(_surname(), soundex),
+        "soundex_unordered": _soundex_unordered,
         "initial": lambda: pl.col("clean_forename").str.slice(0, 1),
         "forename2": lambda: _prefix(_forename(), 2),
         "forename3": lambda: _prefix(_forename(), 3),
@@ -243,6 +249,7 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
 | alphaname | letters of forename and surname, sorted: catches names or letters exchanged | |
 | alpha_full_name | letters of all names, sorted: catches a middle name used | there is no middle name |
 | soundex_forename, soundex_surname | Soundex | |
+| soundex_unordered | both of them, in alphabetical order: for names that were exchanged | one of the names is missing |
 | initial | first letter of the forename; an initial will do | |
 | forename2, forename3, surname2 | first two or three letters | the name has fewer |
 | second_forename | first of the middle names | it is an initial |

@@ -129,7 +129,8 @@ class Figures:
     """All figures of one evaluation.
 
     outcomes: every department subject by outcome, zeros included. unjudged: those of whom the truth says nothing; they
-    are in no other figure. by_pass, by_match_key: links by what made them, for every pass and enabled match key. The
+    are in no other figure. by_pass, by_match_key: links by what made them, for every pass, enabled match key
+    and pass's near matches. The
     other groups are by what the department has: sex (F, M, missing), decade of birth (`1980s`, missing), fields
     missing (`none`, or their names) and supplier (empty if there is one only).
     """
@@ -231,7 +232,7 @@ def figures(verdict: pl.DataFrame, catalogue: Catalogue) -> Figures:
     found = _found(judged)
     by_pass = {p.number: Found(0, 0) for p in catalogue.passes}
     for key, f in found.items():
-        number = catalogue.by_id[key].pass_number
+        number = catalogue.labels[key]
         by_pass[number] = Found(by_pass[number].links + f.links, by_pass[number].right + f.right)
     gaps = [pl.when(pl.col(column).is_null()).then(pl.lit(name)) for name, column in FIELDS.items()]
     missing = pl.concat_str(gaps, separator=", ", ignore_nulls=True)
@@ -242,7 +243,7 @@ def figures(verdict: pl.DataFrame, catalogue: Catalogue) -> Figures:
         outcomes={outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
         unjudged=verdict.height - judged.height,
         by_pass=by_pass,
-        by_match_key={key.id: found.get(key.id, Found(0, 0)) for key in catalogue.enabled},
+        by_match_key={key: found.get(key, Found(0, 0)) for key in catalogue.labels},
         by_sex=_scores(judged, pl.col("clean_sex").fill_null(MISSING)),
         by_birth_decade=_scores(judged, pl.format("{}s", decade.cast(pl.String).str.zfill(4)).fill_null(MISSING)),
         by_missing=_scores(judged, pl.when(missing == "").then(pl.lit("none")).otherwise(missing)),

@@ -321,7 +321,7 @@ def test_a_link_that_is_compacted_away_before_it_is_followed_is_still_taken_back
     flow.put("dfe", "person", UPN="u1", **person)
     flow.put("dfe", "absence", UPN="u1", record_id="r1", SessionsPossible_3Term=300)
     flow.run()
-    flow.put("dfe", "person", UPN="u1", **person | {"date_of_birth": datetime.date(1993, 7, 21)})
+    flow.put("dfe", "person", UPN="u1", **person | {"forename": "Grace", "date_of_birth": datetime.date(1993, 7, 21)})
     flow.driver.run(until=lambda: False, only={"pseudonymise", "route", "link"})
     for logs in flow.driver.topics.values():
         for log in logs:

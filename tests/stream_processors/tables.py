@@ -20,6 +20,7 @@ from schemas.contracts import Contract, identified, identified_topic
 from schemas.registry import StaticRegistry
 from stream_processors import oracle
 from stream_processors.link import last_claims
+from stream_processors.matching.tokens import TOKEN_HEX_DIGITS
 from stream_processors.refs import REF_WIDTH
 from stream_processors.runtime.driver import Driver, Log
 from stream_processors.runtime.partition import partition_of
@@ -57,8 +58,18 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "catalogue": "1",
         "blocks": [],
         "tokens": [],
+        "statements": [],
+        "encodings": [],
     },
-    "linkage.candidate": {"supplier": "dfe", "role": "department", "home": 0, "tokens": [], "claimed": []},
+    "linkage.candidate": {
+        "supplier": "dfe",
+        "role": "department",
+        "home": 0,
+        "tokens": [],
+        "claimed": [],
+        "statement": "",
+        "encoding": "",
+    },
     "linkage.link": {"supplier": "dfe", "role": "department", "outcome": "linked", "claimed": []},
     "linkage.activity": {"supplier": "dfe", "dataset": "absence"},
     "linkage.contribution": {"supplier": "dfe", "dataset": "absence"},
@@ -90,7 +101,12 @@ def narrow(name: str) -> str:
 def token(text: str) -> str:
     """`k02=a` as a token."""
     match_key, _, value = text.partition("=")
-    return f"{match_key}:{wide(value)}"
+    return f"{match_key}:{value.encode().hex().ljust(TOKEN_HEX_DIGITS, '0')}"
+
+
+def _readable(token: str) -> str:
+    """What stands behind the colon of `k02=a`, of the digits of a token."""
+    return bytes.fromhex(token).decode().rstrip("\0")
 
 
 def framed(topic: str, row: Mapping[str, Any]) -> bytes:
@@ -148,7 +164,7 @@ def _key(topic: str, given: Cells) -> bytes:
 def _shown(value: Any, name: str) -> str:
     if isinstance(value, list):
         return " ".join(
-            v.partition(":")[0] + "=" + narrow(v.partition(":")[2]) if name == "tokens" else v for v in value
+            v.partition(":")[0] + "=" + _readable(v.partition(":")[2]) if name == "tokens" else v for v in value
         )
     if isinstance(value, bool):
         return "yes" if value else "no"

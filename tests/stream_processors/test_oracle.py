@@ -44,6 +44,8 @@ def test_it_shares_nothing_with_the_processors_but_functions_of_one_value() -> N
     imported = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert {m for m in imported if m.startswith("stream_processors")} == {
         "stream_processors.matching.catalogue",
+        "stream_processors.matching.encodings",
+        "stream_processors.matching.near_model",
         "stream_processors.matching.normalise",
         "stream_processors.matching.tokens",
         "stream_processors.refs",

@@ -17,6 +17,7 @@ FORENAME_EVIDENCE = {
     "alpha_full_name",
     "soundex_forename",
     "forename3",
+    "soundex_unordered",
 }
 
 
@@ -45,9 +46,30 @@ def test_the_catalogue_that_comes_with_lethe() -> None:
     assert ours.by_id["k07"].components == ("forename", "dob", "postcode")
 
 
-def test_no_enabled_key_does_without_evidence_of_the_forename() -> None:
+def test_where_there_are_near_matches_no_key_does_without_evidence_of_the_forename() -> None:
     for enabled in load_catalogue().enabled:
         assert FORENAME_EVIDENCE & set(enabled.components), enabled.id
+
+
+def test_keys_that_near_matches_do_better_are_for_those_who_may_not_hold_encodings() -> None:
+    ours = load_catalogue()
+    assert {"k20", "k29", "p05"} <= {k.id for k in ours.configured(near=False).enabled} - {k.id for k in ours.enabled}
+
+
+def test_a_key_can_be_switched_off_and_the_label_says_so() -> None:
+    ours = load_catalogue()
+    made = ours.configured(off=["k08", "k05"], near=False)
+    assert {"k05", "k08"}.isdisjoint(k.id for k in made.enabled)
+    assert made.label == f"{ours.version}, without k05, without k08, no near matches"
+    assert made.label != ours.label
+    with pytest.raises(ValueError, match="no such match key: k99"):
+        ours.configured(off=["k99"])
+
+
+def test_labels_of_links_have_their_pass() -> None:
+    labels = load_catalogue().labels
+    assert (labels["k01"], labels["p01"], labels["near3"]) == (1, 2, 3)
+    assert list(labels)[-3:] == ["near1", "near2", "near3"]
 
 
 def test_strict_keys_come_first_and_hold_whole_names_and_the_postcode() -> None:

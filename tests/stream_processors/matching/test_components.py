@@ -27,6 +27,7 @@ SAMS = {
     "alpha_full_name": "AABEEEEHIIILMMNNOPRRSSTTU",
     "soundex_forename": "S540",
     "soundex_surname": "O165",
+    "soundex_unordered": "O165S540",
     "initial": "S",
     "forename2": "SA",
     "forename3": "SAM",
@@ -109,6 +110,7 @@ def test_an_initial_is_no_forename_but_an_initial() -> None:
         "alphaname",
         "alpha_full_name",
         "soundex_forename",
+        "soundex_unordered",
         "forename2",
         "forename3",
     }
@@ -142,6 +144,7 @@ MADE_OF = {
     "alpha_full_name": {"forename", "middle_names", "surname"},
     "soundex_forename": {"forename"},
     "soundex_surname": {"surname"},
+    "soundex_unordered": {"forename", "surname"},
     "initial": {"forename"},
     "forename2": {"forename"},
     "forename3": {"forename"},

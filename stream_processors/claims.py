@@ -1,0 +1,349 @@
+"""What `link` claims of the candidates of whole blocks: a pure function of the candidates, by arrays and not by person.
+
+The cohort is the spine: its subjects that share a strict token in pass 1 are one person, named by the smallest subject
+reference; later passes take the person that the candidate carries. A department's subject takes the strictest match key
+that finds anyone, and if none does, the near matches: one person and it is linked, several and it is ambiguous. Of two
+subjects of one supplier that claim one person the strictly stricter wins; a tie links neither. A person whom a supplier
+claimed in an earlier pass is closed to its other subjects. Whoever states another sex and no forename in common is not
+found. A token that more subjects of one council share than its match key allows (a default value, a hostel's postcode)
+is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stream_processors.matching.catalogue import Catalogue, near_label
+from stream_processors.matching.encodings import WORD_TEXT
+from stream_processors.matching.near import compare, evidence, stacked
+from stream_processors.matching.near_model import PassWeights
+from stream_processors.matching.tokens import TOKEN_HEX_DIGITS, TOKEN_TAIL
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+OUTCOMES = ("waiting", "linked", "ambiguous", "contested")
+_WAITING, _LINKED, _AMBIGUOUS, _CONTESTED = range(4)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Match keys in force, by rank (0 the strictest): ids, whether strict, and how many subjects of one council may
+    share a token. near: of each pass that has near matches, its weights; their rank comes after all keys."""
+
+    ids: tuple[str, ...]
+    strict: Bools
+    most: Ints
+    near: Mapping[int, PassWeights]
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """rows: one for each candidate, as `claims` says. crowded: match key to how many of its tokens were over their
+    limit, and so not used."""
+
+    rows: pl.DataFrame
+    crowded: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Departments' rows, the cohort's rows that they may be, and the rank of the evidence."""
+
+    department: Ints
+    cohort: Ints
+    rank: Ints
+
+    def where(self, keep: Bools) -> _Pairs:
+        return _Pairs(self.department[keep], self.cohort[keep], self.rank[keep])
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Tokens of candidates: the row, the rank of the match key, and a number for what is equal in one block."""
+
+    row: Ints
+    rank: Ints
+    group: Ints
+
+    def where(self, keep: Bools) -> _Entries:
+        return _Entries(self.row[keep], self.rank[keep], self.group[keep])
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Columns of the candidates as numbers. person: what the candidate carries, or `_NOBODY`."""
+
+    block: Ints
+    number: Ints
+    cohort: Bools
+    supplier: Ints
+    suppliers: tuple[str, ...]
+    subject: Ints
+    person: Ints
+    refs: pl.Series
+
+    def key(self, person: Ints, row: Ints) -> Ints:
+        """A number for a person of a row's block and the row's supplier."""
+        return (self.block[row] * len(self.refs) + person) * len(self.suppliers) + self.supplier[row]
+
+
+def rules_of(catalogue: Catalogue) -> Rules:
+    """The rules that a catalogue makes."""
+    keys = catalogue.enabled
+    near = {p.number: p for p in catalogue.near.passes} if catalogue.near else {}
+    return Rules(
+        tuple(k.id for k in keys),
+        np.array([k.strict for k in keys], bool),
+        np.array([k.max_persons for k in keys], np.int64),
+        near,
+    )
+
+
+def claims(candidates: pl.DataFrame, rules: Rules) -> Claimed:
+    """What is claimed of each candidate of whole blocks, the rows of one block together.
+
+    Args:
+        candidates: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home (Int32),
+            expires_on (Date), tokens (List of `<match key>:<32 hex digits>`), claimed (List of String), statement,
+            encoding (String). Tokens of match keys that are not in force are not looked at.
+
+    Returns:
+        Same rows, same order: supplier, role, expires_on, home as given; outcome (String), person_ref and match_key
+        (String, null unless linked; match_key is `cohort` for the spine), claimed (List of String: of the spine, the
+        suppliers that claim the person in this block).
+    """
+    of = _coded(candidates)
+    entries = _entries(candidates["tokens"], of, rules)
+    spine, crowded = _within_limits(entries.where(of.cohort[entries.row]), of, rules)
+    person = _persons(of, spine.where(rules.strict[spine.rank]))
+    closed = _closed(candidates["claimed"], of, person)
+    statements = candidates["statement"].to_list()
+    pairs = _allowed(_meet(entries.where(~of.cohort[entries.row]), spine), of, person, closed, statements)
+    if rules.near:
+        pairs = _with_near(pairs, candidates, of, person, closed, statements, rules)
+    best = np.full(len(of.block), np.iinfo(np.int64).max)
+    np.minimum.at(best, pairs.department, pairs.rank)
+    pairs = pairs.where(pairs.rank == best[pairs.department])
+    outcome = np.full(len(of.block), _WAITING, np.int8)
+    least, greatest = np.full(len(of.block), len(of.refs)), np.full(len(of.block), _NOBODY)
+    np.minimum.at(least, pairs.department, person[pairs.cohort])
+    np.maximum.at(greatest, pairs.department, person[pairs.cohort])
+    outcome[greatest > least] = _AMBIGUOUS
+    lone = np.flatnonzero(least == greatest)
+    outcome[lone] = np.where(_wins(of.key(least[lone], lone), best[lone]), _LINKED, _CONTESTED)
+    linked = np.where(outcome == _LINKED, least, np.where(of.cohort, person, _NOBODY))
+    outcome[of.cohort] = _LINKED
+    labels = (*rules.ids, *(near_label(number) for number in sorted(rules.near)), "cohort")
+    label = np.where(of.cohort, len(labels) - 1, np.where(outcome == _LINKED, best, _NOBODY))
+    rows = candidates.select(
+        "supplier",
+        "role",
+        "expires_on",
+        outcome=_words(OUTCOMES, outcome),
+        person_ref=of.refs.gather(_or_null(linked)),
+        match_key=_words(labels, label),
+        claimed=_claimed(of, person, lone, least),
+        home="home",
+    )
+    return Claimed(rows, crowded)
+
+
+def _coded(candidates: pl.DataFrame) -> _Codes:
+    refs = pl.concat([candidates["subject"], candidates["person_ref"]]).drop_nulls().unique().sort()
+    as_ref = pl.Enum(refs)
+    suppliers = pl.concat([candidates["supplier"], candidates["claimed"].explode()]).drop_nulls().unique().sort()
+    made = candidates.select(
+        block=pl.col("block").rle_id().cast(pl.Int64),
+        number=pl.col("block").str.extract(r"^(\d+):").cast(pl.Int64),
+        cohort=pl.col("role") == "cohort",
+        supplier=pl.col("supplier").cast(pl.Enum(suppliers)).to_physical().cast(pl.Int64),
+        subject=pl.col("subject").cast(as_ref).to_physical().cast(pl.Int64),
+        person=pl.col("person_ref").cast(as_ref).to_physical().cast(pl.Int64).fill_null(_NOBODY),
+    )
+    columns = {name: made[name].to_numpy() for name in made.columns}
+    return _Codes(**columns, suppliers=tuple(suppliers), refs=refs)
+
+
+def _entries(tokens: pl.Series, of: _Codes, rules: Rules) -> _Entries:
+    """Tokens of the match keys in force. Half of a token's 128 bits tell it apart: among a million of a batch, the
+    chance that any two others are taken for equal is 3 in 100 million."""
+    counts = tokens.list.len().to_numpy()
+    flat = tokens.explode().drop_nulls()
+    row = np.repeat(np.arange(len(counts)), counts)
+    ids, ranks = pl.Series(rules.ids), pl.Series(range(len(rules.ids)), dtype=pl.Int64)
+    rank = flat.str.head(-TOKEN_TAIL).replace_strict(ids, ranks, default=_NOBODY, return_dtype=pl.Int64).to_numpy()
+    hexes = bytes.fromhex("".join(flat.str.tail(TOKEN_HEX_DIGITS).to_list()))
+    half = np.frombuffer(hexes, "<u8")[::2]
+    same = half + (of.block[row] * len(rules.ids) + rank).astype(np.uint64) * _GOLDEN
+    _, group = np.unique(same, return_inverse=True)
+    return _Entries(row, rank, group.astype(np.int64)).where(rank >= 0)
+
+
+def _within_limits(spine: _Entries, of: _Codes, rules: Rules) -> tuple[_Entries, dict[str, int]]:
+    """The spine's tokens without those that too many subjects of one council share."""
+    each = spine.group * len(of.suppliers) + of.supplier[spine.row]
+    _, first, counts = np.unique(each, return_index=True, return_counts=True)
+    over = first[counts > rules.most[spine.rank[first]]]
+    if not len(over):
+        return spine, {}
+    groups, at = np.unique(spine.group[over], return_index=True)
+    ranks, tokens = np.unique(spine.rank[over][at], return_counts=True)
+    crowded = {rules.ids[r]: int(n) for r, n in zip(ranks, tokens, strict=True)}
+    return spine.where(~np.isin(spine.group, groups)), crowded
+
+
+def _persons(of: _Codes, strict: _Entries) -> Ints:
+    """Person of each cohort candidate: what it carries, or else the smallest subject among those that strict tokens
+    connect; `_NOBODY` for departments.
+
+    Connected components by repeated minimum over shared tokens; a chain of n subjects takes at most n rounds.
+    """
+    person = np.where(of.cohort, np.where(of.person == _NOBODY, of.subject, of.person), _NOBODY)
+    strict = strict.where(of.person[strict.row] == _NOBODY)
+    _, group, counts = np.unique(strict.group, return_inverse=True, return_counts=True)
+    shared = counts[group] > 1
+    row, group = strict.row[shared], group[shared]
+    while len(row):
+        least = np.full(len(counts), len(of.refs))
+        np.minimum.at(least, group, person[row])
+        nearer = person.copy()
+        np.minimum.at(nearer, row, least[group])
+        if (nearer == person).all():
+            break
+        person = nearer
+    return person
+
+
+def _closed(claimed: pl.Series, of: _Codes, person: Ints) -> Ints:
+    """`_Codes.key` of the persons and suppliers that an earlier pass has brought together."""
+    counts = claimed.list.len().to_numpy()
+    names = claimed.explode().drop_nulls()
+    if not len(names):
+        return np.empty(0, np.int64)
+    row = np.repeat(np.arange(len(counts)), counts)
+    supplier = names.cast(pl.Enum(of.suppliers)).to_physical().cast(pl.Int64).to_numpy()
+    return np.asarray((of.block[row] * len(of.refs) + person[row]) * len(of.suppliers) + supplier, np.int64)
+
+
+def _meet(departments: _Entries, spine: _Entries) -> _Pairs:
+    """Pairs that share a token."""
+    order = np.argsort(spine.group, kind="stable")
+    groups, rows = spine.group[order], spine.row[order]
+    start = np.searchsorted(groups, departments.group, "left")
+    count = np.searchsorted(groups, departments.group, "right") - start
+    return _Pairs(np.repeat(departments.row, count), rows[_ranges(start, count)], np.repeat(departments.rank, count))
+
+
+def _ranges(start: Ints, count: Ints) -> Ints:
+    """start[0], start[0] + 1... `count[0]` of them, and so on."""
+    before = np.cumsum(count) - count
+    return np.asarray(np.arange(count.sum()) + np.repeat(start - before, count), np.int64)
+
+
+def _allowed(pairs: _Pairs, of: _Codes, person: Ints, closed: Ints, statements: list[str]) -> _Pairs:
+    """Pairs without persons who are closed to the supplier, and without contradictions."""
+    if len(closed):
+        pairs = pairs.where(~np.isin(of.key(person[pairs.cohort], pairs.department), closed))
+    unstated = "0" * WORD_TEXT
+    sex = np.frombuffer(bytes.fromhex("".join([(s or unstated)[:WORD_TEXT] for s in statements])), "<u4")
+    a, b = sex[pairs.department], sex[pairs.cohort]
+    doubtful = np.flatnonzero((a != b) & (a != 0) & (b != 0))
+    if not len(doubtful):
+        return pairs
+    keep = np.ones(len(a), bool)
+    for i in doubtful.tolist():
+        keep[i] = not _contradict(statements[pairs.department[i]], statements[pairs.cohort[i]])
+    return pairs.where(keep)
+
+
+def _contradict(a: str, b: str) -> bool:
+    """No forename in common, of two who state one and another sex."""
+    mine, other = ({s[i : i + WORD_TEXT] for i in range(WORD_TEXT, len(s), WORD_TEXT)} for s in (a, b))
+    return bool(mine and other) and mine.isdisjoint(other)
+
+
+def _with_near(
+    pairs: _Pairs,
+    candidates: pl.DataFrame,
+    of: _Codes,
+    person: Ints,
+    closed: Ints,
+    statements: list[str],
+    rules: Rules,
+) -> _Pairs:
+    """And near matches for those whom no match key has found anyone."""
+    found = np.zeros(len(of.block), bool)
+    found[pairs.department] = True
+    encoded = (candidates["encoding"] != "").to_numpy()
+    made = [pairs]
+    for i, (number, weights) in enumerate(sorted(rules.near.items())):
+        here = encoded & (of.number == number)
+        departments = np.flatnonzero(here & ~of.cohort & ~found)
+        cohort = np.flatnonzero(here & of.cohort)
+        if not len(departments) or not len(cohort):
+            continue
+        start = np.searchsorted(of.block[cohort], of.block[departments], "left")
+        count = np.searchsorted(of.block[cohort], of.block[departments], "right") - start
+        near = _Pairs(np.repeat(departments, count), cohort[_ranges(start, count)], np.empty(0, np.int64))
+        rows, at = np.unique(np.concatenate([near.department, near.cohort]), return_inverse=True)
+        filters = stacked(candidates["encoding"].gather(rows).to_list())
+        left, right = np.split(at.reshape(-1), 2)
+        bits = evidence(compare(filters, left, right), weights)
+        enough = bits >= weights.floor
+        near = _Pairs(near.department[enough], near.cohort[enough], np.flatnonzero(enough))
+        near = _allowed(near, of, person, closed, statements)
+        made.append(_decisive(near, bits[near.rank], weights, len(rules.ids) + i))
+    return _Pairs(
+        np.concatenate([p.department for p in made]),
+        np.concatenate([p.cohort for p in made]),
+        np.concatenate([p.rank for p in made]),
+    )
+
+
+def _decisive(near: _Pairs, bits: npt.NDArray[np.float64], weights: PassWeights, rank: int) -> _Pairs:
+    """Pairs within the margin of the best of each department's row, if that is enough for a link."""
+    size = int(near.department.max()) + 1 if len(near.department) else 0
+    best = np.full(size, -np.inf)
+    np.maximum.at(best, near.department, bits)
+    best = best[near.department]
+    # A second subject of the same person is no rival, and a rival within the margin makes the answer ambiguous.
+    keep = (best >= weights.threshold) & (bits > best - weights.margin)
+    return _Pairs(near.department[keep], near.cohort[keep], np.full(int(keep.sum()), rank))
+
+
+def _wins(claim: Ints, rank: Ints) -> Bools:
+    """Of equal claims, which is the only one of the strictest rank."""
+    _, group = np.unique(claim, return_inverse=True)
+    least = np.full(len(claim), np.iinfo(np.int64).max)
+    np.minimum.at(least, group, rank)
+    strictest = rank == least[group]
+    ties = np.bincount(group[strictest], minlength=len(claim))
+    return np.asarray(strictest & (ties[group] == 1), bool)
+
+
+def _claimed(of: _Codes, person: Ints, lone: Ints, found: Ints) -> pl.Series:
+    """Suppliers that claim the person of each cohort candidate in its block, in alphabetical order."""
+    by_person: dict[int, list[str]] = {}
+    for key in np.unique(of.key(found[lone], lone)).tolist():
+        at, supplier = divmod(key, len(of.suppliers))
+        by_person.setdefault(at, []).append(of.suppliers[supplier])
+    none: list[str] = []
+    at = np.where(of.cohort, of.block * len(of.refs) + person, _NOBODY)
+    return pl.Series([by_person.get(a, none) for a in at.tolist()], dtype=pl.List(pl.String))
+
+
+def _words(words: tuple[str, ...], at: npt.NDArray[np.integer]) -> pl.Series:
+    return pl.Series(words, dtype=pl.String).gather(_or_null(at))
+
+
+def _or_null(at: npt.NDArray[np.integer]) -> pl.Series:
+    """Indices for `gather`, null where there is nothing."""
+    return pl.Series(at, dtype=pl.Int64).set(pl.Series(at < 0), None)

@@ -1,0 +1,117 @@
+"""What near matches go by, as data: `near.yaml`, loaded and checked. `lethe evaluate weights` makes the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NEAR = Path(__file__).parent / "near.yaml"
+
+_NAMES = ("same", "nearly the same", "very alike", "alike", "a little alike", "different", "exchanged")
+LEVELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "forename": _NAMES,
+        "surname": _NAMES,
+        "date_of_birth": ("same", "one part nearly", "one part", "two parts", "little", "nothing"),
+        "postcode": ("same", "nearly the same", "sector", "district", "area", "different"),
+        "middle_names": ("in common", "different"),
+        "sex": ("same", "different"),
+    }
+)
+"""How two encodings may agree in each field, in the order of level 1, 2...; level 0 is a field that one of them
+lacks."""
+FIELDS = tuple(LEVELS)
+
+CUTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "forename": (0.8, 0.65, 0.5, 0.3),
+        "surname": (0.8, 0.65, 0.5, 0.3),
+        "date_of_birth": (0.8, 0.6, 0.42, 0.25),
+        "postcode": (0.75, 0.55, 0.42, 0.28),
+        "middle_names": (0.6,),
+        "sex": (),
+    }
+)
+"""Least Dice coefficient of level 2, 3...; level 1 is equal filters, and below the last is the last level. Of middle
+names one in common is enough: level 1 is at this or above."""
+EXCHANGED = 0.8
+"""Least Dice coefficient of the forename of each with the surname of the other, where their own are but a little
+alike."""
+
+OTHERS = ("household", "named_after", "namesakes", "strangers")
+"""What two persons may be to each other."""
+
+Weights = Mapping[str, tuple[float, ...]]
+"""Of each field, the bits of evidence of each level of `LEVELS`."""
+
+
+class PassWeights(BaseModel):
+    """Of one pass.
+
+    against: of each kind of `OTHERS`, the evidence for one person against two of that kind. shares: of each kind among
+    pairs of two persons; they sum to 1. threshold: least evidence of a link, in bits. margin: how much less the second
+    best person must have. home: whether two who state different homes are never linked without a middle name in
+    common: name and date of birth are shared by strangers, and nothing in a pair tells those from a person who moved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(alias="pass", ge=1)
+    threshold: float
+    home: bool = False
+    margin: Annotated[float, Field(gt=0)]
+    shares: Mapping[str, float]
+    against: Mapping[str, Weights]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        should = {field: len(levels) for field, levels in LEVELS.items()}
+        for name in OTHERS:
+            found = {field: len(w) for field, w in self.against.get(name, {}).items()}
+            if found != should:
+                raise ValueError(f"pass {self.number}, {name}: must have this many weights a field: {should}")
+        if (
+            set(self.shares) != set(OTHERS)
+            or min(self.shares.values()) <= 0
+            or abs(sum(self.shares.values()) - 1) > 0.01
+        ):
+            raise ValueError(f"pass {self.number}: shares must be those of {', '.join(OTHERS)} and sum to 1")
+        return self
+
+    @property
+    def floor(self) -> float:
+        """Evidence below this decides nothing."""
+        return self.threshold - self.margin
+
+
+class NearModel(BaseModel):
+    """Weights, thresholds and margins of the passes that have near matches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str = Field(min_length=1)
+    passes: tuple[PassWeights, ...]
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        numbers = [p.number for p in self.passes]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a pass has its weights once")
+        return self
+
+    def of(self, number: int) -> PassWeights | None:
+        """Of a pass, or None: it has no near matches."""
+        return next((p for p in self.passes if p.number == number), None)
+
+
+def load_near(path: Path | None = None) -> NearModel:
+    """Read and check the model; without a path, the one that comes with Lethe.
+
+    Raises `OSError`, `yaml.YAMLError`, or `pydantic.ValidationError` (a `ValueError`) if weights do not fit the levels.
+    """
+    return NearModel.model_validate(yaml.safe_load((path or NEAR).read_text(encoding="utf-8")))

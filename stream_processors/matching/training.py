@@ -1,0 +1,89 @@
+"""Training near matches on persons in the clear, for which simulated ones are good enough: pairs of a block, compared
+as `link` will compare their encodings, and the weights that make such pairs likeliest. No truth is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stream_processors.matching.catalogue import Catalogue, Pass
+from stream_processors.matching.components import components
+from stream_processors.matching.encodings import bloom, features, told_apart
+from stream_processors.matching.estimate import Estimate, estimate, estimate_rest
+from stream_processors.matching.near import Ints, compare
+from stream_processors.matching.near_model import OTHERS, NearModel, PassWeights
+from stream_processors.matching.tokens import TokenKeys, tokenise
+
+POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.8})
+MARGIN = 1.0
+"""Bits: the best person is twice as likely as the second."""
+_MOST_PAIRS = 5_000_000
+_NO_SECRET = b"Tokens of simulated persons, to be thrown away."
+
+
+def train(
+    persons: pl.DataFrame, catalogue: Catalogue, version: str, posterior: Mapping[int, float] = POSTERIOR
+) -> NearModel:
+    """The model of persons (rows of `normalise`, and cohort, Boolean). posterior: of each pass, how likely a pair must
+    be one person to be linked.
+
+    First all pairs of a pass are looked at, then those of departments' subjects whom no match key finds: near matches
+    are for these alone.
+    """
+    passes = []
+    for p in catalogue.passes:
+        found = estimated(persons, catalogue, p)
+        one, least = found.kinds["person"], posterior[p.number]
+        passes.append(
+            PassWeights.model_validate(
+                {
+                    "pass": p.number,
+                    # Evidence is odds after odds before, and odds before are low where few pairs are one person.
+                    "threshold": round(float(np.log2((1 - one) / one) + np.log2(least / (1 - least))), 2),
+                    "margin": MARGIN,
+                    "home": not {"postcode", "sector", "district"} & set(p.block),
+                    "shares": {kind: max(round(found.share(kind), 6), 1e-6) for kind in OTHERS},
+                    "against": {kind: found.weights(kind) for kind in OTHERS},
+                }
+            )
+        )
+    return NearModel(version=version, passes=tuple(passes))
+
+
+def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate:
+    """What the pairs of a pass are that the match keys of it and of those before have left."""
+    left, right = pairs_of(persons, of)
+    n = persons.height
+    key = np.full(n, of.number, np.uint64)  # one for all: these are no secrets
+    filters = bloom(told_apart(features(persons), of), np.arange(n), key, key).view("<u8")
+    levels = compare(filters, left, right)
+    first = estimate(levels, min(0.3, len(np.unique(left)) / max(len(left), 1) / 2))
+    return estimate_rest(levels[~found_by_keys(persons, catalogue, of)[left]], first)
+
+
+def pairs_of(persons: pl.DataFrame, of: Pass) -> tuple[Ints, Ints]:
+    """Rows of departments' subjects and of the cohort's that share a block of the pass; at most five million."""
+    blocks = components(persons, of.block).with_columns(cohort=persons["cohort"]).with_row_index("row").drop_nulls()
+    met = blocks.filter(~pl.col("cohort")).join(blocks.filter("cohort"), on=list(of.block), suffix="_cohort")
+    met = met.head(_MOST_PAIRS)
+    return met["row"].to_numpy().astype(np.int64), met["row_cohort"].to_numpy().astype(np.int64)
+
+
+def found_by_keys(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> npt.NDArray[np.bool_]:
+    """Whether a subject shares a token with the cohort in this pass or an earlier one."""
+    keys = [k.id for k in catalogue.enabled if k.pass_number <= of.number]
+    tokens = (
+        tokenise(persons, catalogue, TokenKeys(_NO_SECRET, 0))
+        .select(pl.int_range(pl.len()).alias("row"), "cohort", "tokens")
+        .explode("tokens")
+        .drop_nulls("tokens")
+        .filter(pl.col("tokens").str.extract(r"^(\w+):").is_in(keys))
+    )
+    shared = tokens.join(tokens.filter("cohort").select("tokens").unique(), on="tokens", how="semi")
+    found = np.zeros(persons.height, bool)
+    found[shared["row"].to_numpy()] = True
+    return found
