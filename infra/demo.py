@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.broker.cluster import Stack, isolated
+from infra.catalogue import configured_catalogue
 from infra.keys import init_keys, read_key, research_key, token_key
 from infra.provision import provision, suppliers_of
 from infra.rest import Flow
@@ -38,7 +39,6 @@ from schemas.contracts import DATASETS, identified_topic, kind_of
 from schemas.registry import Registry
 from stream_processors import oracle
 from stream_processors.link import last_claims
-from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs
 from stream_processors.topology import NAMES
 
@@ -197,7 +197,7 @@ def _report(
     t0 = time.monotonic()
     key = read_key(token_key(settings))
     records = live_records(settings)
-    expected = oracle.research(records, key, read_key(research_key(settings)), load_catalogue())
+    expected = oracle.research(records, key, read_key(research_key(settings)), configured_catalogue(settings))
     seconds["oracle"] = time.monotonic() - t0
     got = _decoded(table(settings, "research.person"), _RESEARCH)
     differences = oracle.equal(expected, got)

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     controller_port: int = Field(default=19093, description="loopback port of the local broker's controller")
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
+    near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
+    match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 

@@ -14,6 +14,7 @@ import typer
 # Workers share the cores; polars reads this when it is imported, below.
 os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, len(sys.argv) - 1))))
 
+from infra.catalogue import configured_catalogue
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
 from infra.logs import configure
@@ -42,12 +43,17 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
     try:
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
+        try:
+            catalogue = configured_catalogue(settings)
+        except ValueError as e:
+            fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
         context = Context.default(
             lambda: read_key(token_key(settings)),
             lambda: read_key(research_key(settings)),
             registry,
             settings.partitions,
+            catalogue,
         )
         processor = build(name, context)
         with Instance.claim(settings.state, name, number) as mine:

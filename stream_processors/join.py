@@ -48,6 +48,7 @@ class Join:
     """
 
     declaration = JOIN
+    version = ""
 
     def __init__(self, schema_ids: SchemaIds, partitions: int) -> None:
         _check_same_body()

@@ -39,6 +39,7 @@ class Link:
     """Holds after: what is claimed of the subjects of each touched block is `claims` of its live candidates."""
 
     declaration = LINK
+    version = ""
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds) -> None:
         self._ids = schema_ids

@@ -70,6 +70,7 @@ class Publish:
     """
 
     declaration = PUBLISH
+    version = ""
 
     def __init__(self, ids: ResearchIds, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids, self._schemas, self._partitions = ids, schema_ids, partitions

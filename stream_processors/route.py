@@ -102,6 +102,7 @@ class Route:
     """
 
     declaration = ROUTE
+    version = ""
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids, self._partitions = schema_ids, partitions

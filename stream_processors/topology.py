@@ -73,9 +73,10 @@ class Context:
         research_key: Callable[[], bytes],
         schema_ids: SchemaIds,
         partitions: int,
+        catalogue: Catalogue | None = None,
     ) -> Context:
-        """With the catalogue and the retention policy of the installation."""
-        return cls(token_key, research_key, schema_ids, partitions, load_catalogue(), load_policy())
+        """With the retention policy that comes with Lethe, and its catalogue unless another is given."""
+        return cls(token_key, research_key, schema_ids, partitions, catalogue or load_catalogue(), load_policy())
 
 
 def build(name: str, context: Context) -> Processor:

@@ -40,6 +40,9 @@ class Processor(Protocol):
     """The functions of a processor. They read no clock, no file and no topic: only the view and the batch."""
 
     declaration: Declaration
+    version: str
+    """What outputs depend on besides the inputs. A processor without state whose version is another than that of its
+    last commit reads its inputs again from the beginning; one with state follows its inputs, and has the version ""."""
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Fold the batch into what is true; return the keys whose outputs may have to change."""

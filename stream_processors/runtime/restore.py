@@ -36,7 +36,7 @@ _QUIET = 60
 
 @dataclass(frozen=True)
 class Restored:
-    """A task at its committed offsets; `lagged` if tombstones may have been missed."""
+    """A task at its committed offsets; `lagged` if tombstones may have been missed, or all must be said anew."""
 
     task: Task
     changelog_end: int
@@ -73,11 +73,15 @@ class Restorer:
         now = self._now_ms()
         began = time.monotonic()
         alive_ms = min(map(self._tombstones_live_ms, target), default=0)
-        times = [int(tp.metadata) for tp in committed if tp.offset >= 0 and (tp.metadata or "").isdigit()]
+        told = [told_by(tp.metadata) for tp in committed if tp.offset >= 0]
+        times = [at for at, _ in told if at is not None]
         # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
         lagged = bool(times) and now - max(times) > alive_ms // 2
         if not declaration.keeps:
-            return Restored(Task(self._processor, number, MemoryStore()), 0, lagged)
+            changed = any(version != self._processor.version for at, version in told if at is not None)
+            if changed:
+                _log.info("read_again", processor=declaration.name, partition=number, version=self._processor.version)
+            return Restored(Task(self._processor, number, MemoryStore()), 0, lagged or changed)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
@@ -186,6 +190,17 @@ class Restorer:
             return first
         rest: list[Message] = self._consumer.consume(_BATCH - 1, _FILL_S)
         return first + rest
+
+
+def metadata_of(time_ms: int, version: str) -> str:
+    """What a commit says of itself besides the offset."""
+    return f"{time_ms} {version}".rstrip()
+
+
+def told_by(metadata: str | None) -> tuple[int | None, str]:
+    """Time (ms since 1970) and version of a commit; no time if the metadata is not ours."""
+    time_ms, _, version = (metadata or "").partition(" ")
+    return (int(time_ms), version) if time_ms.isdigit() else (None, "")
 
 
 def inputs_of(topic: str, number: int, messages: Sequence[Message]) -> Inputs:

@@ -23,7 +23,7 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs
-from stream_processors.runtime.restore import Restorer, inputs_of
+from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
 from stream_processors.runtime.state import Position
 from stream_processors.runtime.task import Step, Task
 
@@ -295,14 +295,18 @@ class _Session:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
         more."""
         step = slot.task.reconcile()
+        ends: dict[str, int] = {}
         if slot.replayed is not None:
+            ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
             for topic, said in slot.replayed.items():
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
-            slot.replayed = None
-        if self._transact({number: step}, {number: {}}):
+        again, slot.replayed = slot.replayed is not None, None
+        if self._transact({number: step}, {number: ends}):
             slot.reconcile = False
             self._log.info("reconciled", partition=number)
+        elif again:
+            raise SessionLostError("aborted while everything was said anew")
 
     def _note_replayed(self, slot: _Slot, step: Step) -> None:
         if slot.replayed is None:
@@ -318,7 +322,7 @@ class _Session:
         """One transaction over all partitions of the batch; False if it was aborted and the consumer rewound."""
         now = self._worker.now_ms()
         offsets = [
-            TopicPartition(topic, number, end, metadata=str(now))
+            TopicPartition(topic, number, end, metadata=self._metadata(number, now))
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
@@ -348,6 +352,11 @@ class _Session:
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
         self._faults.reach("applied")
         return True
+
+    def _metadata(self, number: int, now: int) -> str:
+        """While everything is said anew the commit looks as old as can be: a crash before the end makes it start
+        over."""
+        return metadata_of(0 if self._slots[number].replayed is not None else now, self._processor.version)
 
     def _abort(self, error: KafkaError) -> None:
         name = kafka.describe(error)

@@ -69,6 +69,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "claimed": [],
         "statement": "",
         "encoding": "",
+        "catalogue": "1",
     },
     "linkage.link": {"supplier": "dfe", "role": "department", "outcome": "linked", "claimed": []},
     "linkage.activity": {"supplier": "dfe", "dataset": "absence"},
