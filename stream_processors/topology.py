@@ -10,6 +10,7 @@ from types import MappingProxyType
 from schemas import contracts
 from schemas.classification import ALLOWED
 from schemas.registry import SchemaIds
+from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -17,11 +18,12 @@ from stream_processors.matching.tokens import TokenKeys
 from stream_processors.pseudonymise import PSEUDONYMISE, Pseudonymise
 from stream_processors.publish import PUBLISH, Publish
 from stream_processors.refs import Refs, ResearchIds
+from stream_processors.retention import DECLARATIONS, Retention
 from stream_processors.retention_policy import RetentionPolicy, load_policy
 from stream_processors.route import ROUTE, Route
 from stream_processors.runtime.processor import Declaration, Processor
 
-TOPOLOGY: tuple[Declaration, ...] = (PSEUDONYMISE, ROUTE, LINK, JOIN, PUBLISH)
+TOPOLOGY: tuple[Declaration, ...] = (PSEUDONYMISE, ROUTE, LINK, JOIN, PUBLISH, *DECLARATIONS.values())
 NAMES = tuple(d.name for d in TOPOLOGY)
 
 PARTITIONED_BY: Mapping[str, str] = MappingProxyType(
@@ -48,6 +50,16 @@ WRITERS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The one processor that writes each topic: two writers of a key would race."""
+
+ALSO_WRITE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "linkage.identity": ("retention.identity",),
+        "linkage.activity": ("retention.activity",),
+        "governance.ledger": ("retention.identity", "retention.activity"),
+    }
+)
+"""Who may write a topic besides. Retention reads back what it writes into its input, and puts right what it hit by
+mistake (ADR 11); each line of the ledger has its writer in its key."""
 
 
 class TopologyError(ValueError):
@@ -91,6 +103,8 @@ def build(name: str, context: Context) -> Processor:
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
         "link": lambda: Link(context.catalogue, context.schema_ids),
         "join": lambda: Join(context.schema_ids, context.partitions),
+        "retention.identity": lambda: Retention("identity", context.policy, context.schema_ids),
+        "retention.activity": lambda: Retention("activity", context.policy, context.schema_ids),
         "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),
     }
     return builders[name]()
@@ -131,21 +145,23 @@ def validate(topology: tuple[Declaration, ...] = TOPOLOGY) -> None:
         _ = contracts.contract(name).leaves
     writers: dict[str, str] = {}
     for d in topology:
-        by = {PARTITIONED_BY.get(topic) for topic in d.reads}
+        # The clock has no data, and the same tick in every partition: it may be read beside anything.
+        reads = [topic for topic in d.reads if topic != CLOCK]
+        by = {PARTITIONED_BY.get(topic) for topic in reads}
         if by != {d.by}:
             raise TopologyError(f"{d.name}: inputs must all be partitioned by {d.by}")
-        zones = {topic.partition(".")[0] for topic in d.reads}
+        zones = {topic.partition(".")[0] for topic in reads}
         if "identified" in zones and d.name != "pseudonymise":
             raise TopologyError(f"{d.name} may not read the identified zone")
         if "research" in zones:
             raise TopologyError(f"{d.name} may not read the research zone")
         if len(zones) > 1:
             raise TopologyError(f"{d.name} reads more than one zone")
-        classes = {c for t in d.reads if t in WRITERS for c in ALLOWED[t.replace(".", "/")]}
+        classes = {c for t in reads if t in WRITERS for c in ALLOWED[t.replace(".", "/")]}
         if {"token", "attribute"} <= classes:
             raise TopologyError(f"{d.name} would see tokens beside attributes")
         for topic in d.writes:
-            if topic.endswith("quarantine"):
+            if topic.endswith("quarantine") or d.name in ALSO_WRITE.get(topic, ()):
                 continue
             if WRITERS.get(topic) != d.name or topic in writers:
                 raise TopologyError(f"{topic} must have one writer, {WRITERS.get(topic)}, not {d.name}")
@@ -156,7 +172,7 @@ def validate(topology: tuple[Declaration, ...] = TOPOLOGY) -> None:
             raise TopologyError(f"{d.name}: one changelog restores one table")
     for d in topology:
         for topic in d.reads:
-            if topic != "identified.*" and topic not in writers:
+            if topic not in ("identified.*", CLOCK) and topic not in writers:
                 raise TopologyError(f"{d.name} reads {topic}, which nobody writes")
-    for topic in writers:
+    for topic in (*writers, *ALSO_WRITE, CLOCK):
         contracts.contract(topic.replace(".", "/"))

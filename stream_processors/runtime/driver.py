@@ -216,4 +216,5 @@ def _inputs(topic: str, partition: int, records: Sequence[Record]) -> Inputs:
         [r.value for r in records],
         [r.offset for r in records],
         [r.time for r in records],
+        [r.headers for r in records],
     )

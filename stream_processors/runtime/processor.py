@@ -16,7 +16,7 @@ class Declaration:
 
     `reads` are topics or patterns (`identified.*`) that are partitioned alike, so that one partition number of all of
     them meets in one place. `by` names what decides the partition of the input. A processor that keeps nothing has no
-    changelog. `writes` names every topic that it may write besides its changelog.
+    changelog. `writes` names every topic that it may write besides its changelog. `headers`: whether it looks at them.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Declaration:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     keeps: tuple[Table, ...] = ()
+    headers: bool = False
 
     @property
     def changelog(self) -> str | None:

@@ -11,7 +11,10 @@ HEARTBEAT_KEY = b"__heartbeat__"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Records of one partition of one topic, in log order. `times` are the broker's, in ms since 1970."""
+    """Records of one partition of one topic, in log order. `times` are the broker's, in ms since 1970.
+
+    `headers` are those of each record, for a processor that declares to look at them; not while state is restored.
+    """
 
     topic: str
     partition: int
@@ -19,6 +22,7 @@ class Inputs:
     values: Sequence[bytes | None]
     offsets: Sequence[int]
     times: Sequence[int]
+    headers: Sequence[Sequence[tuple[str, bytes]] | None] | None = None
 
     def latest(self) -> dict[bytes, bytes | None]:
         """Last value of each key, in order of first appearance: what a table holds after this batch."""

@@ -203,8 +203,8 @@ def told_by(metadata: str | None) -> tuple[int | None, str]:
     return (int(time_ms), version) if time_ms.isdigit() else (None, "")
 
 
-def inputs_of(topic: str, number: int, messages: Sequence[Message]) -> Inputs:
-    """Messages of one partition as a processor takes them."""
+def inputs_of(topic: str, number: int, messages: Sequence[Message], headers: bool = False) -> Inputs:
+    """Messages of one partition as a processor takes them; with their headers if it wants them."""
     return Inputs(
         topic,
         number,
@@ -212,4 +212,5 @@ def inputs_of(topic: str, number: int, messages: Sequence[Message]) -> Inputs:
         [m.value() for m in messages],
         [m.offset() for m in messages],
         [m.timestamp()[1] for m in messages],
+        [m.headers() for m in messages] if headers else None,
     )

@@ -84,4 +84,5 @@ def _without_heartbeats(inputs: Inputs) -> Inputs:
         [inputs.values[i] for i in keep],
         [inputs.offsets[i] for i in keep],
         [inputs.times[i] for i in keep],
+        [inputs.headers[i] for i in keep] if inputs.headers is not None else None,
     )

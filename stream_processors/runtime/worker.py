@@ -283,7 +283,7 @@ class _Session:
         ends: dict[int, dict[str, int]] = {}
         inputs: dict[int, list[Inputs]] = {}
         for (number, topic), found in batches.items():
-            inputs.setdefault(number, []).append(inputs_of(topic, number, found))
+            inputs.setdefault(number, []).append(inputs_of(topic, number, found, self._declaration.headers))
             ends.setdefault(number, {})[topic] = found[-1].offset() + 1
         for number, group in inputs.items():
             steps[number] = self._slots[number].task.step(group)

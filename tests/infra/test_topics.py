@@ -42,10 +42,14 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "linkage.contribution",
         "research.person",
         "governance.quarantine",
+        "governance.clock",
+        "governance.ledger",
         "state.route",
         "state.link",
         "state.join",
         "state.publish",
+        "state.retention.identity",
+        "state.retention.activity",
     ]
 
 

@@ -1,0 +1,75 @@
+"""The destruction ledger: lines chained by hashes, so that one that is removed, altered, doubled or moved shows.
+
+There is a chain for each kind of record and partition. Every line holds the digest of the line before it, and its own
+over all its other fields. Pure functions; `retention` writes the lines, `lethe ledger verify` reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TOPIC = "governance.ledger"
+FIRST = "0" * 64
+"""What the first line of a chain has for the digest before it."""
+
+Line = Mapping[str, Any]
+"""A line of `governance.ledger`, decoded: dates as `datetime.date`."""
+Chain = tuple[str, int]
+"""Kind and partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: the sequence number of the next line, and the digest of the last."""
+
+    sequence: int = 0
+    digest: str = FIRST
+
+
+def chained(line: Line, head: Head) -> tuple[dict[str, Any], Head]:
+    """A line (without `sequence`, `previous`, `digest`) put at the end of a chain, and the end after it."""
+    whole = {**line, "sequence": head.sequence, "previous": head.digest}
+    whole["digest"] = digest(whole)
+    return whole, Head(head.sequence + 1, whole["digest"])
+
+
+def digest(line: Line) -> str:
+    """SHA-256 (FIPS 180-4) of all fields but `digest`, as JSON with sorted names and ISO dates; 64 hex digits."""
+    rest = {name: value for name, value in line.items() if name != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=lambda day: day.isoformat())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key(line: Line) -> bytes:
+    """The line's key: no other line has it, so compaction never drops one."""
+    return f"{line['kind']}|{line['partition']}|{line['sequence']}".encode()
+
+
+def verify(lines: Iterable[Line], heads: Mapping[Chain, Head] | None = None) -> list[str]:
+    """Where lines, in log order, are not the chains that were written; empty if nothing is wrong.
+
+    Args:
+        lines: of any number of chains.
+        heads: where each chain must end, if that is known. Without it, lines cut off from the end do not show.
+    """
+    at: dict[Chain, Head] = {}
+    faults: list[str] = []
+    for line in lines:
+        chain = (line["kind"], line["partition"])
+        where = f"{chain[0]}, partition {chain[1]}, line {line['sequence']}"
+        head = at.get(chain, Head())
+        if line["digest"] != digest(line):
+            faults.append(f"{where}: was altered")
+        if line["sequence"] != head.sequence:
+            faults.append(f"{where}: line {head.sequence} should be here")
+        elif line["previous"] != head.digest:
+            faults.append(f"{where}: does not follow from the line before it")
+        at[chain] = Head(line["sequence"] + 1, line["digest"])
+    for chain, head in (heads or {}).items():
+        if at.get(chain, Head()) != head:
+            faults.append(f"{chain[0]}, partition {chain[1]}: should end with line {head.sequence - 1}")
+    return faults

@@ -1,0 +1,312 @@
+"""retention: destroys what has expired, at the head of the linkage zone, with a line in the ledger for each record.
+
+`retention.identity` and `retention.activity` are one class twice, so that no process has tokens and attributes before
+it; of each record it reads the envelope alone. The tombstone is written where the record lies, and flows down as any.
+
+pseudonymise writes the same keys, and may do so between the record that expired and the tombstone, which then destroys
+what it was not meant for. So what retention writes carries a mark, and is read back: what pseudonymise said meanwhile
+is kept until then, and said again. See ADR 11.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Literal
+
+import msgpack
+import pyarrow as pa
+
+from schemas import contracts, wire
+from schemas.codec import arrow_schema, decode, encode
+from schemas.registry import SchemaIds
+from stream_processors import clock, ledger
+from stream_processors.clock import Clock
+from stream_processors.envelope import Envelope, envelope
+from stream_processors.ledger import Head
+from stream_processors.retention_policy import RetentionPolicy
+from stream_processors.runtime.processor import Declaration
+from stream_processors.runtime.records import Inputs, Outputs
+from stream_processors.runtime.state import Table, View
+
+Kind = Literal["identity", "activity"]
+MARK = "lethe.retention"
+"""Header of what retention writes into the linkage zone: a number that tells its own records from pseudonymise's."""
+
+_EPOCH = date(1970, 1, 1)
+_CLOCK = contracts.contract("governance/clock")
+_LEDGER = contracts.contract("governance/ledger")
+CLOCK_ROW, HEAD_ROW, _WAY = b"clock", b"head", b"way|"
+
+
+def _declared(kind: Kind) -> Declaration:
+    return Declaration(
+        name=f"retention.{kind}",
+        by="subject",
+        reads=(f"linkage.{kind}", clock.TOPIC),
+        writes=(f"linkage.{kind}", ledger.TOPIC),
+        keeps=(Table("due", "true"), Table("calendar", "true"), Table("said", "said")),
+        headers=True,
+    )
+
+
+DECLARATIONS: Mapping[Kind, Declaration] = {"identity": _declared("identity"), "activity": _declared("activity")}
+
+
+@dataclass
+class _Way:
+    """What retention has said of a key and has not read back. `destroys`: the offset of the record that expired.
+    `latest`: value and offset of what pseudonymise said meanwhile, before it in the log; a null value is a deletion."""
+
+    mark: int
+    destroys: int | None = None
+    latest: tuple[bytes | None, int] | None = None
+
+    def packed(self) -> bytes:
+        packed: bytes = msgpack.packb([self.mark, self.destroys, self.latest])
+        return packed
+
+    @classmethod
+    def unpacked(cls, row: bytes) -> _Way:
+        mark, destroys, latest = msgpack.unpackb(row)
+        return cls(mark, destroys, tuple(latest) if latest is not None else None)
+
+
+@dataclass
+class _Step:
+    """One step: the clock before it and after it, what is under way, and what is said."""
+
+    partition: int
+    before: Clock
+    now: Clock
+    marks: int
+    head: Head
+    ways: dict[bytes, _Way]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    says: dict[bytes, tuple[bytes | None, int]] = field(default_factory=dict)
+    """Key to value and mark."""
+
+    def say(self, key: bytes, value: bytes | None, destroys: int | None = None) -> None:
+        self.marks += 1
+        self.says[key] = (value, self.marks)
+        self.ways[key] = _Way(self.marks, destroys)
+
+
+class Retention:
+    """Holds at rest: the topic has no record that has expired by the confirmed day, and every other that
+    pseudonymise said last; each record that was destroyed has one line in the ledger.
+
+    State: `due` (key to envelope and offset of what the log holds last), `calendar` (the same by day), and in `said`
+    the clock, the end of the ledger's chain, and what is under way.
+    """
+
+    version = ""
+
+    def __init__(self, kind: Kind, policy: RetentionPolicy, schema_ids: SchemaIds) -> None:
+        self.declaration = DECLARATIONS[kind]
+        self._kind, self._topic = kind, f"linkage.{kind}"
+        self._stop = (policy.hard_stop - _EPOCH).days
+        self._ids = schema_ids
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        """Touched are the keys of the batch."""
+        touched: set[bytes] = set()
+        for batch in inputs:
+            if batch.topic != self._topic:
+                continue
+            last = {k: i for i, k in enumerate(batch.keys) if k is not None}
+            for (key, i), old in zip(last.items(), view.get_many("due", list(last)), strict=True):
+                value = batch.values[i]
+                if old is not None:
+                    view.put("calendar", _day(msgpack.unpackb(old)[0]) + key, None)
+                if value is not None:
+                    found = envelope(self._topic, value)
+                    view.put("due", key, msgpack.packb([*found, batch.offsets[i]]))
+                    view.put("calendar", _day(found.expires_on) + key, b"")
+                elif old is not None:
+                    view.put("due", key, None)
+            touched |= last.keys()
+        return touched
+
+    def everything(self, view: View) -> set[bytes]:
+        """What is held, and what is under way."""
+        ways = {k[len(_WAY) :] for k, _ in view.scan("said", _WAY)}
+        return {k for k, _ in view.scan("due", b"")} | ways
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        """Tombstones and lines for what has expired; what a tombstone has hit by mistake, again."""
+        keys = sorted(touched)
+        rows = dict(zip(keys, view.get_many("said", [_WAY + k for k in keys]), strict=True))
+        step = self._begun(view, inputs, {k: _Way.unpacked(row) for k, row in rows.items() if row is not None})
+        again, arrived = self._read_back(step, inputs)
+        if not inputs:
+            again = self._left_over(view, step)
+        expiring = set(keys) | self._expired(view, step, inputs)
+        for key in sorted(again):
+            expiring.discard(key)
+            self._say_again(step, key, *again[key])
+        candidates = sorted(expiring)
+        unloaded = [k for k in candidates if k not in rows]
+        for key, row in zip(unloaded, view.get_many("said", [_WAY + k for k in unloaded]), strict=True):
+            rows[key] = row
+            if row is not None:
+                step.ways[key] = _Way.unpacked(row)
+        for key, packed in zip(candidates, view.get_many("due", candidates), strict=True):
+            if packed is None:
+                continue
+            *rest, offset = msgpack.unpackb(packed)
+            found, way = Envelope(*rest), step.ways.get(key)
+            if self._is_over(found.expires_on, step.now) and (way is None or way.destroys != offset):
+                late = key in arrived and self._is_over(found.expires_on, step.before)
+                self._line(step, key, found, offset, late=late)
+                step.say(key, None, destroys=offset)
+        return self._ended(view, step, rows)
+
+    # Before and after.
+
+    def _begun(self, view: View, inputs: Sequence[Inputs], ways: dict[bytes, _Way]) -> _Step:
+        told, head = view.get_many("said", [CLOCK_ROW, HEAD_ROW])
+        before = now = Clock(*msgpack.unpackb(told)) if told else Clock()
+        for batch in inputs:
+            if batch.topic == clock.TOPIC:
+                bodies = [v[wire.HEADER_BYTES :] for v in batch.values if v is not None]
+                for day in decode(bodies, _CLOCK).column("as_of").to_pylist() if bodies else ():
+                    now = now.tick((day - _EPOCH).days)
+        marks, *end = msgpack.unpackb(head) if head else (0,)
+        return _Step(view.partition, before, now, marks, Head(*end), ways)
+
+    def _ended(self, view: View, step: _Step, rows: Mapping[bytes, bytes | None]) -> Outputs:
+        out = Outputs()
+        for key in rows.keys() | step.ways.keys():
+            way = step.ways.get(key)
+            packed = way.packed() if way else None
+            if packed != rows.get(key):
+                view.put("said", _WAY + key, packed)
+        if step.now != step.before:
+            view.put("said", CLOCK_ROW, msgpack.packb([step.now.confirmed, step.now.pending]))
+        if step.says or step.lines:
+            view.put("said", HEAD_ROW, msgpack.packb([step.marks, step.head.sequence, step.head.digest]))
+        says = step.says
+        headers = [[(MARK, str(mark).encode())] for _, mark in says.values()]
+        out.emit(self._topic, view.partition, list(says), [value for value, _ in says.values()], headers)
+        if step.lines:
+            batch = pa.RecordBatch.from_pylist(step.lines, schema=arrow_schema(_LEDGER))
+            values = wire.frame(self._ids.schema_id(ledger.TOPIC), encode(batch, _LEDGER))
+            out.emit(ledger.TOPIC, view.partition, [ledger.key(line) for line in step.lines], values)
+        for why in ("expiry", "hard_stop", "late"):
+            out.count(f"destroyed.{why}", sum(line["why"] == why for line in step.lines))
+        return out
+
+    # What is under way.
+
+    def _read_back(
+        self, step: _Step, inputs: Sequence[Inputs]
+    ) -> tuple[dict[bytes, tuple[bytes | None, int, bytes | None]], set[bytes]]:
+        """What our own records have hit by mistake: what pseudonymise said, its offset, and what lies there now.
+        Besides, the keys that pseudonymise has written."""
+        again: dict[bytes, tuple[bytes | None, int, bytes | None]] = {}
+        arrived: set[bytes] = set()
+        for batch in inputs:
+            if batch.topic != self._topic:
+                continue
+            for i, (key, value, offset) in enumerate(zip(batch.keys, batch.values, batch.offsets, strict=True)):
+                if key is None:
+                    continue
+                mark, way = _mark(batch, i), step.ways.get(key)
+                if mark is None:
+                    arrived.add(key)
+                    again.pop(key, None)
+                    if way is not None:
+                        way.latest = (value, offset)
+                elif way is not None and way.mark == mark:
+                    del step.ways[key]
+                    if way.latest is not None and way.latest[0] != value:
+                        again[key] = (*way.latest, value)
+        return again, arrived
+
+    def _left_over(self, view: View, step: _Step) -> dict[bytes, tuple[bytes | None, int, bytes | None]]:
+        """After a long absence: what was under way has been read, or was compacted away before anybody read it."""
+        again: dict[bytes, tuple[bytes | None, int, bytes | None]] = {}
+        keys = sorted(step.ways)
+        for key, packed in zip(keys, view.get_many("due", keys), strict=True):
+            way = step.ways[key]
+            if packed is None:
+                if way.latest is not None and way.latest[0] is not None:
+                    again[key] = (*way.latest, None)
+                del step.ways[key]
+            elif msgpack.unpackb(packed)[3] != way.destroys:
+                del step.ways[key]
+        return again
+
+    def _say_again(self, step: _Step, key: bytes, value: bytes | None, offset: int, lies: bytes | None) -> None:
+        if value is None:
+            step.say(key, None)
+            return
+        found = envelope(self._topic, value)
+        if not self._is_over(found.expires_on, step.now):
+            step.say(key, value)
+            return
+        self._line(step, key, found, offset)
+        if lies is not None:
+            step.say(key, None)
+
+    # What has expired.
+
+    def _is_over(self, expires_on: int, at: Clock) -> bool:
+        return at.confirmed is not None and min(expires_on, self._stop) <= at.confirmed
+
+    def _expired(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> set[bytes]:
+        """Keys that a tick has made expire; costs what they are, not what is held."""
+        now, before = step.now.confirmed, step.before.confirmed
+        if now is None or not any(batch.topic == clock.TOPIC for batch in inputs):
+            return set()
+        if now >= self._stop:  # nothing may be held any more
+            prefixes = [b""]
+        elif now != before:
+            prefixes = _up_to(now, before)
+        else:
+            return set()
+        return {k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)}
+
+    def _line(self, step: _Step, key: bytes, found: Envelope, offset: int, *, late: bool = False) -> None:
+        """A line for a record. `late`: it had expired when it came."""
+        assert step.now.confirmed is not None
+        why = "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
+        line = {
+            "record": hashlib.sha256(key).hexdigest(),
+            "kind": self._kind,
+            "dataset": found.dataset,
+            "supplier": found.supplier,
+            "why": why,
+            "expires_on": _EPOCH + timedelta(min(found.expires_on, self._stop)),
+            "as_of": _EPOCH + timedelta(step.now.confirmed),
+            "topic": self._topic,
+            "partition": step.partition,
+            "offset": offset,
+        }
+        whole, step.head = ledger.chained(line, step.head)
+        step.lines.append(whole)
+
+
+_DAY_DIGITS = 10
+
+
+def _day(days: int) -> bytes:
+    """A day as text that sorts as days do, those before 1970 included (Avro's dates have 32 bits)."""
+    return b"%010d" % (days + 2**31)
+
+
+def _up_to(day: int, after: int | None) -> list[bytes]:
+    """Prefixes of the days up to `day`; those that lie wholly at or before `after` are left out where they can be."""
+    last, known = _day(day), _day(after) if after is not None else b""
+    found = [last[:i] + bytes([d]) for i in range(_DAY_DIGITS) for d in range(ord("0"), last[i])]
+    return [p for p in [*found, last] if p >= known[: len(p)]]
+
+
+def _mark(batch: Inputs, i: int) -> int | None:
+    for name, value in (batch.headers[i] if batch.headers else None) or ():
+        if name == MARK:
+            return int(value)
+    return None

@@ -1,0 +1,155 @@
+"""Retention without a broker: whatever happens on the way, at rest nothing is held that has expired, all else is, and
+the ledger has one line for each record that was destroyed."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream_processors import ledger
+from stream_processors.clock import Clock
+from stream_processors.runtime.driver import Driver, Record
+from stream_processors.topology import build
+from tests.stream_processors.tables import CONTEXT, decoded, framed, wide
+
+QUICK = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+TODAY = date(2021, 6, 1)
+TOPIC, CLOCK, LEDGER = "linkage.activity", "governance.clock", "governance.ledger"
+TASK = ("retention.activity", 0)
+KEYS = tuple(f"{wide('s1')}|{wide(f'r{i}')}".encode() for i in range(3))
+
+
+def day(n: int) -> date:
+    return TODAY + timedelta(n)
+
+
+def activity(expires: int, version: int = 0) -> bytes:
+    """An activity that expires `expires` days from today."""
+    item = {"sessions_possible": version}
+    return framed(TOPIC, {"supplier": "dfe", "dataset": "absence", "expires_on": day(expires), "absence": item})
+
+
+class World:
+    """Retention on one partition, and pseudonymise played by the test."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.driver = Driver([build("retention.activity", CONTEXT)], 1, seed)
+        self.clock = Clock()
+        self.last: dict[bytes, bytes | None] = {}
+        self.archive: dict[int, Record] = {}
+
+    def write(self, key: bytes, value: bytes | None) -> None:
+        self.driver.append(TOPIC, 0, key, value)
+        self.last[key] = value
+
+    def tick(self, n: int) -> None:
+        self.driver.append(CLOCK, 0, b"clock", framed(CLOCK, {"as_of": day(n)}))
+        self.clock = self.clock.tick((day(n) - date(1970, 1, 1)).days)
+
+    def step(self, most: int, crash: str | None = None) -> None:
+        self.driver.step(TASK, most, crash)
+        self.note()
+
+    def run(self, most: int) -> None:
+        while any(self.driver.behind(TASK, t) for t in (TOPIC, CLOCK)):
+            self.step(most)
+
+    def note(self) -> None:
+        """Remember all records, so that compaction does not hide them from the test."""
+        self.archive.update({r.offset: r for r in self.driver.log(TOPIC, 0).records})
+
+    def compact(self, drop_tombstones: bool) -> None:
+        self.note()
+        if not self.driver.behind(TASK, TOPIC):
+            self.driver.log(TOPIC, 0).compact(drop_tombstones)
+            self.driver.log("state.retention.activity", 0).compact(drop_tombstones)
+
+    @property
+    def confirmed(self) -> date:
+        return date(1970, 1, 1) + timedelta(self.clock.confirmed or 0)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [decoded(LEDGER, r.value) for r in self.driver.log(LEDGER, 0).records if r.value is not None]
+
+    def should(self) -> dict[bytes, bytes]:
+        return {
+            k: v for k, v in self.last.items() if v is not None and decoded(TOPIC, v)["expires_on"] > self.confirmed
+        }
+
+    def check(self) -> None:
+        self.note()
+        table = self.driver.table(TOPIC)
+        assert table == self.should()
+        lines = self.lines()
+        assert ledger.verify(lines) == []
+        assert len({line["offset"] for line in lines}) == len(lines)
+        for line in lines:
+            record = self.archive[line["offset"]]
+            assert record.key is not None
+            assert record.value is not None
+            assert line["record"] == hashlib.sha256(record.key).hexdigest()
+            assert decoded(TOPIC, record.value)["expires_on"] == line["expires_on"] <= line["as_of"] <= self.confirmed
+        destroyed = {self.archive[line["offset"]].value for line in lines}
+        assert {v for v in self.last.values() if v is not None and v not in table.values()} <= destroyed
+        state = self.driver.state(TASK)
+        assert state["due"].keys() == table.keys()
+        assert sorted(k[10:] for k in state["calendar"]) == sorted(table)
+
+
+EVENTS = st.lists(
+    st.one_of(
+        *[st.tuples(st.just("put"), st.sampled_from(KEYS), st.integers(-3, 12))] * 3,
+        st.tuples(st.just("gone"), st.sampled_from(KEYS)),
+        *[st.tuples(st.just("day"), st.sampled_from([0, 1, 1, 1, 2, 3, -1, 1, 365]))] * 2,
+        *[st.tuples(st.just("step"), st.integers(1, 4), st.sampled_from([None, None, "before", "after"]))] * 3,
+        st.tuples(st.just("crash"), st.booleans()),
+        st.tuples(st.just("compact"), st.booleans()),
+        st.tuples(st.just("lag")),
+    ),
+    max_size=40,
+)
+
+
+@QUICK
+@given(EVENTS, st.integers(1, 3))
+def test_at_rest_what_has_expired_is_gone_and_all_else_is_there(events: list[tuple[Any, ...]], most: int) -> None:
+    world, version, now = World(), 0, 0
+    for kind, *what in events:
+        if kind == "put":
+            version += 1
+            world.write(what[0], activity(now + what[1], version))
+        elif kind == "gone":
+            world.write(what[0], None)
+        elif kind == "day":
+            world.tick(now + what[0])
+            now += what[0] if 0 <= what[0] <= 3 else 0
+        elif kind == "step":
+            if any(world.driver.behind(TASK, t) for t in (TOPIC, CLOCK)):
+                world.step(*what)
+        elif kind == "crash":
+            world.driver.crash(TASK, lose_state=what[0])
+        elif kind == "lag":
+            world.driver.lag(TASK)
+        else:
+            world.compact(what[0])
+    world.run(most)
+    world.check()
+
+
+@QUICK
+@given(st.lists(st.sampled_from([0, 1, 1, 1, 2, 5]), min_size=1, max_size=30), st.data())
+def test_a_clock_that_is_wrong_on_one_tick_destroys_nothing_early(gaps: list[int], data: st.DataObject) -> None:
+    """Days come late, twice or not at all; one tick is a year off, or more than a day ahead of all before."""
+    days = [sum(gaps[:i]) for i in range(1, len(gaps) + 1)]
+    wrong = data.draw(st.integers(0, len(days)))
+    off = data.draw(st.sampled_from([-365, -1, 2, 30, 365]))
+    highest, clock = max(days[:wrong], default=0), Clock()
+    times = data.draw(st.integers(1, 2))
+    for i, true in enumerate([*days[:wrong], *[highest + off] * times, *days[wrong:]]):
+        clock = clock.tick(true)
+        real = days[: max(1, i + 1 if i < wrong else wrong if i < wrong + times else i - times + 1)]
+        assert clock.confirmed is None or clock.confirmed <= max(real)
