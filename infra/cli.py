@@ -15,6 +15,7 @@ from infra.commands.evaluate import evaluate_app
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
+from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.run import run
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
@@ -37,6 +38,9 @@ app.command()(run)
 app.command()(demo)
 app.command()(bench)
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(clock_app, name="clock")
+app.add_typer(retention_app, name="retention")
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:

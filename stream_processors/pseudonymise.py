@@ -70,7 +70,7 @@ class Pseudonymise:
         generalise.check()
         self._tokens, self._refs, self._catalogue = token_keys, refs, catalogue
         self._encoder = Encoder(catalogue, token_keys, encodings=catalogue.near is not None)
-        self.version = f"epoch {epoch}, catalogue {catalogue.label}"
+        self.version = f"epoch {epoch}, catalogue {catalogue.label}, policy {policy.digest}"
         self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002

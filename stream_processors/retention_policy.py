@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
@@ -52,6 +54,12 @@ class RetentionPolicy(BaseModel):
             if period.after == "event" and contracts.contract(full).anchor_field is None:
                 raise ValueError(f"{full} has no anchor_field to count from: say `after: receipt`")
         return self
+
+    @property
+    def digest(self) -> str:
+        """Short name of what it says: another policy has another. 16 hex digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def period(self, contract: Contract) -> Period:
         """The period of an identified contract.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,7 +13,10 @@ from infra.settings import Settings
 
 
 def run(
-    processors: Annotated[list[str], typer.Argument(help="pseudonymise, route, link, join, publish, or all.")],
+    processors: Annotated[
+        list[str],
+        typer.Argument(help="pseudonymise, route, link, join, publish, retention (both of its halves), or all."),
+    ],
     instance: Annotated[int | None, typer.Option(help="Instance number; by default the lowest free one.")] = None,
 ) -> None:
     """Run processors until SIGTERM or Ctrl-C: the batch in hand is committed, then they stop.
@@ -27,7 +31,7 @@ def run(
     from stream_processors.topology import NAMES, TopologyError, validate
 
     configure()
-    names = list(NAMES) if processors == ["all"] else processors
+    names = list(NAMES) if processors == ["all"] else _halved(processors)
     unknown = [n for n in names if n not in NAMES]
     if unknown:
         fail(f"no such processor: {', '.join(unknown)}; there are {', '.join(NAMES)}", 2)
@@ -39,3 +43,9 @@ def run(
         work(names[0], Settings(), instance)
     else:
         raise typer.Exit(supervise(names))
+
+
+def _halved(processors: Sequence[str]) -> list[str]:
+    """`retention` stands for both of its halves."""
+    halves = ["retention.identity", "retention.activity"]
+    return [name for p in processors for name in (halves if p == "retention" else [p])]

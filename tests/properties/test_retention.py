@@ -110,6 +110,7 @@ EVENTS = st.lists(
         st.tuples(st.just("compact"), st.booleans()),
         st.tuples(st.just("lag")),
     ),
+    min_size=8,
     max_size=40,
 )
 
@@ -118,6 +119,11 @@ EVENTS = st.lists(
 @given(EVENTS, st.integers(1, 3))
 def test_at_rest_what_has_expired_is_gone_and_all_else_is_there(events: list[tuple[Any, ...]], most: int) -> None:
     world, version, now = World(), 0, 0
+    world.tick(-1)
+    world.tick(0)
+    for n, key in enumerate(KEYS):  # so that the first day that passes finds something to destroy
+        world.write(key, activity(n // 2 + 1))
+    world.run(10)
     for kind, *what in events:
         if kind == "put":
             version += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from stream_processors.retention_policy import (
     load_policy,
     waits_until,
 )
+from stream_processors.topology import build
+from tests.stream_processors.tables import CONTEXT
 
 CONTACT = contracts.contract("identified/health.contact")
 PERSON = contracts.contract("identified/health.person")
@@ -158,3 +161,12 @@ def test_a_period_that_makes_no_sense_is_refused(tmp_path: Path, name: str, peri
     periods = {**yaml.safe_load(FILE.read_text())["periods"], name: period}
     with pytest.raises(ValidationError):
         load_policy(written(tmp_path, periods=periods))
+
+
+def test_another_policy_has_another_digest_and_pseudonymise_another_version() -> None:
+    shorter = POLICY.model_copy(update={"hard_stop": date(2022, 6, 30)})
+    period = POLICY.model_copy(update={"periods": {**POLICY.periods, "health.contact": Period(after="event", days=29)}})
+    assert len({p.digest for p in (POLICY, shorter, period)}) == 3
+    assert POLICY.digest == RetentionPolicy.model_validate(POLICY.model_dump()).digest
+    versions = {build("pseudonymise", replace(CONTEXT, policy=p)).version for p in (POLICY, shorter, period)}
+    assert len(versions) == 3

@@ -1,0 +1,78 @@
+"""What the linkage zone holds and what the ledger says was destroyed, read from their topics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+
+import msgpack
+
+from infra.settings import Settings
+from infra.topic_table import messages
+from schemas import contracts, wire
+from schemas.codec import decode
+from stream_processors import ledger
+from stream_processors.envelope import Envelope, envelope
+from stream_processors.ledger import Chain, Head, Line
+from stream_processors.retention import DECLARATIONS, HEAD_ROW
+from stream_processors.runtime.records import HEARTBEAT_KEY
+
+_EPOCH = date(1970, 1, 1)
+
+
+def due(settings: Settings, as_of: date, hard_stop: date) -> dict[tuple[str, str], int]:
+    """Records by supplier and dataset (`identity` for those of tokens) that are to be gone by that day.
+
+    Of each record its envelope is read and nothing else. Memory: one envelope for each record that is held.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topics.
+    """
+    last, stop = (as_of - _EPOCH).days, (hard_stop - _EPOCH).days
+    counts: Counter[tuple[str, str]] = Counter()
+    for kind in DECLARATIONS:
+        held: dict[bytes, Envelope] = {}
+        topic = f"linkage.{kind}"
+        for message in messages(settings, topic):
+            key, value = message.key(), message.value()
+            if key is None or key == HEARTBEAT_KEY:
+                continue
+            if value is None:
+                held.pop(key, None)
+            else:
+                held[key] = envelope(topic, value)
+        for found in held.values():
+            if min(found.expires_on, stop) <= last:
+                counts[found.supplier, found.dataset or kind] += 1
+    return dict(counts)
+
+
+def ledger_lines(settings: Settings) -> list[Line]:
+    """Every line of the ledger, each partition in log order.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topic.
+    """
+    contract = contracts.contract("governance/ledger")
+    bodies: dict[int, list[bytes]] = {}
+    for m in messages(settings, ledger.TOPIC):
+        value = m.value()
+        if value is not None:
+            bodies.setdefault(m.partition() or 0, []).append(value[wire.HEADER_BYTES :])
+    return [line for p in sorted(bodies) for line in decode(bodies[p], contract).to_pylist()]
+
+
+def ledger_heads(settings: Settings) -> dict[Chain, Head]:
+    """Where each chain must end, as the changelogs of retention say: their writer's own memory of it.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topics.
+    """
+    heads: dict[Chain, Head] = {}
+    for kind, declaration in DECLARATIONS.items():
+        assert declaration.changelog
+        for m in messages(settings, declaration.changelog):
+            value = m.value()
+            if m.key() == HEAD_ROW and value is not None:
+                heads[kind, m.partition() or 0] = Head(*msgpack.unpackb(value)[1:])
+    return heads

@@ -1,0 +1,79 @@
+"""The ledger: chains as they were written have no fault, and each way of tampering with one shows."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_processors.ledger import Chain, Head, chained, digest, key, verify
+
+BODIES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "record": st.text("0123456789abcdef", min_size=4, max_size=4),
+            "kind": st.sampled_from(["identity", "activity"]),
+            "partition": st.integers(0, 1),
+            "expires_on": st.dates(),
+            "offset": st.integers(0, 9),
+        }
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def written(bodies: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[Chain, Head]]:
+    lines, heads = [], dict[Chain, Head]()
+    for body in bodies:
+        chain = (body["kind"], body["partition"])
+        line, heads[chain] = chained(body, heads.get(chain, Head()))
+        lines.append(line)
+    return lines, heads
+
+
+@given(BODIES)
+def test_chains_as_they_were_written_have_no_fault_and_no_key_twice(bodies: list[dict[str, Any]]) -> None:
+    lines, heads = written(bodies)
+    assert verify(lines, heads) == []
+    assert verify(lines) == []
+    assert len({key(line) for line in lines}) == len(lines)
+
+
+@given(BODIES, st.data())
+def test_a_removed_altered_doubled_or_swapped_line_shows(bodies: list[dict[str, Any]], data: st.DataObject) -> None:
+    lines, heads = written(bodies)
+    i = data.draw(st.integers(0, len(lines) - 1))
+    same = [j for j, line in enumerate(lines) if j != i and all(line[n] == lines[i][n] for n in ("kind", "partition"))]
+    altered = lines[i] | {"expires_on": date(1066, 10, 14), "offset": 99}
+    tampered = {
+        "removed": lines[:i] + lines[i + 1 :],
+        "altered": [*lines[:i], altered, *lines[i + 1 :]],
+        "altered with its digest": [*lines[:i], altered | {"digest": digest(altered)}, *lines[i + 1 :]],
+        "doubled": [*lines[: i + 1], lines[i], *lines[i + 1 :]],
+    }
+    if same:
+        j = data.draw(st.sampled_from(same))
+        swapped = list(lines)
+        swapped[i], swapped[j] = swapped[j], swapped[i]
+        tampered["swapped"] = swapped
+    for how, found in tampered.items():
+        assert verify(found, heads), how
+
+
+@given(BODIES)
+def test_a_line_cut_off_from_the_end_shows_only_to_who_knows_the_end(bodies: list[dict[str, Any]]) -> None:
+    lines, heads = written(bodies)
+    assert verify(lines[:-1]) == []
+    assert verify(lines[:-1], heads) == [
+        f"{lines[-1]['kind']}, partition {lines[-1]['partition']}: should end with line {lines[-1]['sequence']}"
+    ]
+
+
+def test_what_a_digest_is_made_of_stays() -> None:
+    """Ledgers outlive versions: whoever changes this cannot verify what was written before."""
+    line, _ = chained({"kind": "identity", "partition": 0, "as_of": date(2022, 12, 31)}, Head())
+    assert line["digest"] == digest(line)
+    assert line["digest"].startswith("4d51c6b3a906fb1c")
