@@ -27,10 +27,13 @@ from stream_processors.matching.near_model import CUTS, EXCHANGED, LEVELS, OTHER
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs, ResearchIds
+from stream_processors.retention_policy import RetentionPolicy
 
 Row = Mapping[str, Any]
 Records = Mapping[str, Mapping[str, Sequence[Row]]]
 """Supplier to dataset to live rows, the last of each key, with the contract's field names."""
+RECEIVED = "@received"
+"""Beside a row's fields: the day on which the broker took it."""
 Link = tuple[str, str | None, str | None]
 """Outcome; the match key that found anyone (`cohort` for the spine) and the person, where linked."""
 
@@ -91,8 +94,23 @@ class _Subject:
         return contracts.kind_of(self.supplier) == "council"
 
 
-def research(records: Records, token_key: bytes, research_key: bytes, catalogue: Catalogue, epoch: int = 1) -> Oracle:
-    """The research records of live supplier records, and the links that make them."""
+def research(
+    records: Records,
+    token_key: bytes,
+    research_key: bytes,
+    catalogue: Catalogue,
+    epoch: int = 1,
+    *,
+    policy: RetentionPolicy | None = None,
+    as_of: datetime.date | None = None,
+) -> Oracle:
+    """The research records of live supplier records, and the links that make them.
+
+    With a policy and a day, records that have expired by it are not there; each row then says under `RECEIVED` on which
+    day it was received.
+    """
+    if policy is not None and as_of is not None:
+        records = _held(records, policy, as_of)
     subjects = _subjects(records, token_key, catalogue, epoch)
     links = _link(subjects, catalogue)
     facts: dict[str, list[_Subject]] = defaultdict(list)
@@ -180,6 +198,31 @@ def equal_links(oracle: Oracle, decoded: Mapping[str, Row]) -> list[str]:
         wrong = [f for f, value in zip(fields, should[ref], strict=True) if decoded[ref][f] != value]
         out += [f"{ref}: {f} differs" for f in wrong]
     return out
+
+
+# Retention -----------------------------------------------------------------------------------------------------------
+
+
+def _held(records: Records, policy: RetentionPolicy, as_of: datetime.date) -> Records:
+    return {
+        supplier: {
+            dataset: [r for r in rows if _expires_on(contracts.identified(supplier, dataset), r, policy) > as_of]
+            for dataset, rows in datasets.items()
+        }
+        for supplier, datasets in records.items()
+    }
+
+
+def _expires_on(contract: Contract, row: Row, policy: RetentionPolicy) -> datetime.date:
+    period = policy.periods[contract.name.removeprefix("identified/")]
+    start: datetime.date = row[RECEIVED]
+    if period.after == "event" and contract.anchor_field is not None:
+        anchor = row.get(contract.anchor_field)
+        if anchor is not None and anchor >= _EARLIEST_EVENT:
+            start = anchor
+    if start >= policy.hard_stop:
+        return policy.hard_stop
+    return min(policy.hard_stop, start + datetime.timedelta(period.days))
 
 
 # Subjects ------------------------------------------------------------------------------------------------------------

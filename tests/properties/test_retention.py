@@ -4,17 +4,20 @@ the ledger has one line for each record that was destroyed."""
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_processors import ledger
+from stream_processors import ledger, oracle
 from stream_processors.clock import Clock
+from stream_processors.retention_policy import Period
 from stream_processors.runtime.driver import Driver, Record
-from stream_processors.topology import build
-from tests.stream_processors.tables import CONTEXT, decoded, framed, wide
+from stream_processors.topology import NAMES, build
+from tests.properties.test_convergence import happen, histories
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, RESEARCH_KEY, TOKEN_KEY, Flow, decoded, framed, wide
 
 QUICK = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 TODAY = date(2021, 6, 1)
@@ -159,3 +162,55 @@ def test_a_clock_that_is_wrong_on_one_tick_destroys_nothing_early(gaps: list[int
         clock = clock.tick(true)
         real = days[: max(1, i + 1 if i < wrong else wrong if i < wrong + times else i - times + 1)]
         assert clock.confirmed is None or clock.confirmed <= max(real)
+
+
+TWO_DAYS = st.lists(st.integers(18_600, 19_360), min_size=2, max_size=2, unique=True).map(sorted)
+# The driver's records are all received on 1 January 1970: councils' persons are held until the hard stop (day 19357),
+# dfe's until 2021-09-30 (day 18900). Events of 2013 are held until 2022.
+RECEIPT = {"council.person": 36_525, "dwp.person": 36_525, "dfe.person": 18_900}
+LONG = CONTEXT.policy.model_copy(
+    update={
+        "periods": {**CONTEXT.policy.periods, **{n: Period(after="receipt", days=d) for n, d in RECEIPT.items()}},
+    }
+)
+
+
+@settings(QUICK, max_examples=12)
+@given(histories(), TWO_DAYS, st.integers(1, 30))
+def test_the_whole_flow_holds_what_the_oracle_holds_on_that_day(events: list[Any], days: list[int], batch: int) -> None:
+    flow = Flow()
+    flow.driver = Driver([build(name, replace(CONTEXT, policy=LONG)) for name in NAMES], PARTITIONS)
+    ticks = [*days, days[-1] + 1]
+    for i, event in enumerate(events):
+        happen(flow, event)
+        if i % 7 == 3 and ticks:
+            tell(flow, ticks.pop(0))
+    for day_number in ticks:
+        tell(flow, day_number)
+    flow.run(batch)
+    as_of = date(1970, 1, 1) + timedelta(days[-1] + 1)
+    expected = oracle.research(received(flow), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, policy=LONG, as_of=as_of)
+    assert oracle.equal(expected, flow.research()) + oracle.equal_links(expected, flow.links()) == []
+    lines = [
+        decoded(LEDGER, r.value)
+        for p in range(PARTITIONS)
+        for r in flow.driver.log(LEDGER, p).records
+        if r.value is not None
+    ]
+    assert ledger.verify(lines) == []
+
+
+def tell(flow: Flow, day_number: int) -> None:
+    value = framed(CLOCK, {"as_of": date(1970, 1, 1) + timedelta(day_number)})
+    for partition in range(PARTITIONS):
+        flow.driver.append(CLOCK, partition, b"clock", value)
+
+
+def received(flow: Flow) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Live supplier records with the day of receipt: of all of them the first of the driver's time."""
+    return {
+        supplier: {
+            dataset: [row | {oracle.RECEIVED: date(1970, 1, 1)} for row in rows] for dataset, rows in datasets.items()
+        }
+        for supplier, datasets in flow.live().items()
+    }

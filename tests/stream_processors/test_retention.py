@@ -28,9 +28,9 @@ def world() -> World:
     return world
 
 
-def expire(world: World) -> None:
+def expire(world: World, day: int = 1) -> None:
     """A step that takes only the tick, so that what was written before it lies unread before the tombstone."""
-    world.tick(1)
+    world.tick(day)
     log = world.driver.log("linkage.activity", 0)
     unread, log.records = log.records[1:], log.records[:1]
     end, log.end = log.end, 1
@@ -57,6 +57,23 @@ def test_a_correction_that_lies_before_the_tombstone_is_said_again(world: World)
     world.run(10)
     world.check()
     assert world.driver.table("linkage.activity") == {K: activity(9, version=2)}
+
+
+def test_what_lies_after_the_tombstone_is_left_alone(world: World) -> None:
+    world.write(K, activity(9, version=2))
+    expire(world)
+    world.write(K, activity(9, version=3))
+    world.run(10)
+    world.check()
+    assert world.driver.table("linkage.activity") == {K: activity(9, version=3)}
+
+
+def test_a_tombstone_that_is_under_way_is_not_said_twice(world: World) -> None:
+    expire(world, 1)
+    expire(world, 2)
+    world.run(10)
+    world.check()
+    assert len(world.lines()) == 1
 
 
 def test_a_deletion_that_lies_before_the_tombstone_stays_one(world: World) -> None:
