@@ -27,7 +27,6 @@ from stream_processors.matching.near_model import CUTS, EXCHANGED, LEVELS, OTHER
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs, ResearchIds
-from stream_processors.retention_policy import RetentionPolicy
 
 Row = Mapping[str, Any]
 Records = Mapping[str, Mapping[str, Sequence[Row]]]
@@ -101,13 +100,13 @@ def research(
     catalogue: Catalogue,
     epoch: int = 1,
     *,
-    policy: RetentionPolicy | None = None,
+    policy: Mapping[str, Any] | None = None,
     as_of: datetime.date | None = None,
 ) -> Oracle:
     """The research records of live supplier records, and the links that make them.
 
-    With a policy and a day, records that have expired by it are not there; each row then says under `RECEIVED` on which
-    day it was received.
+    With a policy (the content of `retention.yaml`) and a day, records that have expired by it are not there; each row
+    then says under `RECEIVED` on which day it was received.
     """
     if policy is not None and as_of is not None:
         records = _held(records, policy, as_of)
@@ -203,7 +202,7 @@ def equal_links(oracle: Oracle, decoded: Mapping[str, Row]) -> list[str]:
 # Retention -----------------------------------------------------------------------------------------------------------
 
 
-def _held(records: Records, policy: RetentionPolicy, as_of: datetime.date) -> Records:
+def _held(records: Records, policy: Mapping[str, Any], as_of: datetime.date) -> Records:
     return {
         supplier: {
             dataset: [r for r in rows if _expires_on(contracts.identified(supplier, dataset), r, policy) > as_of]
@@ -213,16 +212,15 @@ def _held(records: Records, policy: RetentionPolicy, as_of: datetime.date) -> Re
     }
 
 
-def _expires_on(contract: Contract, row: Row, policy: RetentionPolicy) -> datetime.date:
-    period = policy.periods[contract.name.removeprefix("identified/")]
+def _expires_on(contract: Contract, row: Row, policy: Mapping[str, Any]) -> datetime.date:
+    period = policy["periods"][contract.name.removeprefix("identified/")]
+    stop: datetime.date = policy["hard_stop"]
     start: datetime.date = row[RECEIVED]
-    if period.after == "event" and contract.anchor_field is not None:
+    if period["after"] == "event" and contract.anchor_field is not None:
         anchor = row.get(contract.anchor_field)
         if anchor is not None and anchor >= _EARLIEST_EVENT:
             start = anchor
-    if start >= policy.hard_stop:
-        return policy.hard_stop
-    return min(policy.hard_stop, start + datetime.timedelta(period.days))
+    return stop if start >= stop else min(stop, start + datetime.timedelta(period["days"]))
 
 
 # Subjects ------------------------------------------------------------------------------------------------------------
