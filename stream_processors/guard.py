@@ -30,7 +30,7 @@ class Guard:
             UnclassifiedFieldError: a contribution has a field that the research record may not have.
         """
         allowed: Mapping[str, Field] = {leaf.path: leaf for leaf in research.leaves}
-        envelope = {"dataset", "supplier", "expires_on", "person", "person.family_ref"}
+        envelope = {"dataset", "supplier", "expires_on", "received_on", "person", "person.family_ref"}
         self._checks: dict[str, list[Field]] = {}
         for leaf in contracts.contract("linkage/contribution").leaves:
             if leaf.path in envelope or (leaf.path in allowed and leaf.kind == "record"):

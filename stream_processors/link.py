@@ -16,6 +16,7 @@ from schemas.codec import decode, encode
 from schemas.registry import SchemaIds
 from stream_processors.arrow import one_batch
 from stream_processors.claims import claims, rules_of
+from stream_processors.enquiry.seeking import Seeker
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -24,8 +25,8 @@ from stream_processors.runtime.state import Table, View
 LINK = Declaration(
     name="link",
     by="block",
-    reads=("linkage.candidate",),
-    writes=("linkage.link",),
+    reads=("linkage.candidate", "linkage.enquiry"),
+    writes=("linkage.link", "linkage.sought"),
     keeps=(Table("candidates", "true"), Table("claims", "said")),
 )
 Row = Mapping[str, Any]
@@ -41,14 +42,17 @@ class Link:
     declaration = LINK
     version = ""
 
-    def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds) -> None:
+    def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids = schema_ids
         self._rules = rules_of(catalogue)
+        self._seeker = Seeker(self._rules, schema_ids, partitions)
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Candidates by block and subject; touched are the blocks in which one differs."""
         touched: set[bytes] = set()
         for batch in inputs:
+            if batch.topic != "linkage.candidate":
+                continue
             latest = batch.latest()
             turned = [_turn(key) for key in latest]
             held = view.get_many("candidates", turned)
@@ -63,12 +67,18 @@ class Link:
         """Blocks with a live candidate, and blocks in which something was claimed."""
         return {k.partition(b"|")[0] for table in ("candidates", "claims") for k, _ in view.scan(table, b"")}
 
-    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
-        """Links that differ from what was claimed before, each to its subject's own partition."""
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        """Links that differ from what was claimed before, each to its subject's own partition.
+
+        And whom enquiries are about.
+        """
         out = Outputs()
         blocks = sorted(touched)
         for low in range(0, len(blocks), _BLOCKS_AT_ONCE):
             self._settle(view, blocks[low : low + _BLOCKS_AT_ONCE], out)
+        for batch in inputs:
+            if batch.topic == "linkage.enquiry":
+                self._seeker.take(view, batch, out)
         return out
 
     def _settle(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from schemas import contracts
 from schemas.classification import ALLOWED
 from schemas.registry import SchemaIds
+from stream_processors.enquiry.opening import Opener
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -29,8 +30,10 @@ PARTITIONED_BY: Mapping[str, str] = MappingProxyType(
         "identified.*": "subject id",
         "linkage.identity": "subject",
         "linkage.activity": "subject",
+        "linkage.sought": "subject",  # in every partition: whoever holds a subject looks
         "linkage.link": "subject",
         "linkage.candidate": "block",
+        "linkage.enquiry": "block",
         "linkage.contribution": "person",
         "research.person": "research id",
     }
@@ -41,9 +44,12 @@ WRITERS: Mapping[str, str] = MappingProxyType(
     {
         "linkage.identity": "pseudonymise",
         "linkage.activity": "pseudonymise",
+        "linkage.enquiry": "pseudonymise",
         "linkage.candidate": "route",
         "linkage.link": "link",
+        "linkage.sought": "link",
         "linkage.contribution": "join",
+        "governance.finding": "join",
         "research.person": "publish",
     }
 )
@@ -89,7 +95,7 @@ def build(name: str, context: Context) -> Processor:
     builders: dict[str, Callable[[], Processor]] = {
         "pseudonymise": lambda: _pseudonymise(context),
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
-        "link": lambda: Link(context.catalogue, context.schema_ids),
+        "link": lambda: Link(context.catalogue, context.schema_ids, context.partitions),
         "join": lambda: Join(context.schema_ids, context.partitions),
         "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),
     }
@@ -106,6 +112,7 @@ def _pseudonymise(context: Context) -> Processor:
         context.schema_ids,
         context.partitions,
         context.epoch,
+        Opener(key, TokenKeys(key, context.epoch), context.catalogue, context.schema_ids, context.partitions),
     )
 
 
