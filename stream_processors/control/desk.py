@@ -59,11 +59,11 @@ class Desk:
             return "malformed"
         if not authentic(request, self.secret_of(request.council)):
             return "unauthenticated"
-        if abs(received_ms - request.asked_ms) > self.limits.skew_ms:
-            return "stale"
         known = self.entries.get(request.enquiry_id)
         if known is not None:
             return None if known.place == place else "replayed"
+        if abs(received_ms - request.asked_ms) > self.limits.skew_ms:
+            return "stale"
         since = received_ms - HOUR_MS
         lately = sum(e.council == request.council and e.received_ms > since for e in self.entries.values())
         return "too_many" if lately >= self.limits.per_hour else None

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-TOPIC = "governance.enquiry"
 ID = re.compile(r"[0-9a-f]{32}")
 _NOBODYS = b"\x00" * 32
 _LONGEST_SEALED = 8_192
