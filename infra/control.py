@@ -18,6 +18,7 @@ from schemas import contracts
 from schemas.registry import Registry, SchemaIds
 from stream_processors.control.answers import load_purposes
 from stream_processors.control.app import READS, Control, Watchdog, make_control, now_ms
+from stream_processors.control.clock import TOPIC as CLOCK
 from stream_processors.control.desk import Desk, Limits, Place
 from stream_processors.control.office import ALERT, ANSWER, AUDIT, ENQUIRY, RECONCILIATION, Came, Office, Said
 from stream_processors.control.watch import Watch
@@ -26,7 +27,7 @@ from stream_processors.runtime.instance import Instance
 
 STALLED_S = 120.0
 _EXIT_STALLED = 70  # EX_SOFTWARE
-_WRITES = (ANSWER, AUDIT, ALERT, RECONCILIATION)
+_WRITES = (ANSWER, AUDIT, ALERT, RECONCILIATION, CLOCK)
 _log = structlog.get_logger()
 
 
@@ -62,7 +63,7 @@ async def _run(settings: Settings, ids: SchemaIds, public: bytes) -> int:
     office = Office(ids, Desk(limits, secrets_in(settings)), load_purposes(), settings.partitions)
     unfinished = await loop.run_in_executor(None, _recall, settings, office)
     watch = Watch(settings)
-    control = make_control(settings, office, watch, None)
+    control = make_control(settings, office, watch)
     watchdog = Watchdog(control, STALLED_S, lambda: os._exit(_EXIT_STALLED))
     watchdog.start()
     runner = None

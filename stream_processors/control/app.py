@@ -58,10 +58,6 @@ class Looks(Protocol):
         """Transactions that hang, and ticks that wait."""
 
 
-Tick = Callable[[Reading], Sequence[Said]]
-"""A reading of the clock as a tick for each partition of the clock's topic."""
-
-
 @dataclass
 class Control:
     """The parts of a running control plane. `waiting`: enquiries of the HTTP view that are not answered yet."""
@@ -116,8 +112,8 @@ class Control:
             future.set_result(answer)
 
 
-def make_control(settings: Settings, office: Office, looks: Looks, tick: Tick | None) -> Control:
-    """The app, not started. Without `tick` nobody ticks: the clock is simulated, or its topic is not there yet."""
+def make_control(settings: Settings, office: Office, looks: Looks) -> Control:
+    """The app, not started."""
     app = faust.App(
         "lethe.control",
         broker=f"kafka://{settings.bootstrap}",
@@ -143,7 +139,7 @@ def make_control(settings: Settings, office: Office, looks: Looks, tick: Tick | 
     control = Control(app, office, settings)
     for topic in READS:
         _agent(control, topic)
-    _timers(control, looks, tick)
+    _timers(control, looks)
     return control
 
 
@@ -168,7 +164,7 @@ def _agent(control: Control, name: str) -> None:
     control.app.agent(topic, name=f"control.{name}", concurrency=1)(agent)
 
 
-def _timers(control: Control, looks: Looks, tick: Tick | None) -> None:
+def _timers(control: Control, looks: Looks) -> None:
     app, office, settings = control.app, control.office, control.settings
     last: list[Reading] = []
 
@@ -185,14 +181,13 @@ def _timers(control: Control, looks: Looks, tick: Tick | None) -> None:
         await control.send(office.alert([*observed, *office.quarantined()], _LOOKED_AT, now_ms()))
 
     async def clock() -> None:
-        assert tick is not None
         before, now = (last[-1] if last else None), Reading(now_ms(), time.monotonic_ns() // 1_000_000)
         last[:] = [now]
         if not control.leads or before is None:
             return
         held: list[Observed] = []
         if may_tick(before, now):
-            await control.send(tick(now))
+            await control.send(office.tick(now.day))
         else:
             _log.warning("clock_withheld", advice="the clock has jumped; it ticks again when it agrees with itself")
             held = [Observed("clock_withheld", "governance.clock", "critical", 1)]
@@ -200,7 +195,7 @@ def _timers(control: Control, looks: Looks, tick: Tick | None) -> None:
 
     app.timer(_BEAT_S)(beat)
     app.timer(_LOOK_S)(_guarded(look))
-    if tick is not None:
+    if settings.clock == "wall":
         app.timer(settings.tick_seconds)(_guarded(clock))
 
 

@@ -10,6 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from schemas.registry import SchemaIds
+from schemas.rows import to_value
+
+TOPIC = "governance.clock"
+KEY = b"clock"
 TOLERANCE_MS = 5_000
 
 
@@ -32,3 +37,8 @@ def may_tick(before: Reading | None, now: Reading, tolerance_ms: int = TOLERANCE
         return False
     wall, passed = now.wall_ms - before.wall_ms, now.monotonic_ms - before.monotonic_ms
     return abs(wall - passed) <= tolerance_ms
+
+
+def tick_value(day: date, ids: SchemaIds) -> bytes:
+    """A tick, the same for every partition of `governance.clock`; its key is `KEY`."""
+    return to_value(TOPIC, {"as_of": day}, ids)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from schemas import contracts
@@ -17,6 +18,9 @@ from schemas.rows import from_value, to_value
 from stream_processors.control import alerts
 from stream_processors.control.alerts import Alert, Kind, Observed
 from stream_processors.control.answers import Gathering, Purposes, answer
+from stream_processors.control.clock import KEY as CLOCK_KEY
+from stream_processors.control.clock import TOPIC as CLOCK
+from stream_processors.control.clock import tick_value
 from stream_processors.control.desk import HOUR_MS, Desk, Entry, Place, Reason
 from stream_processors.control.reconcile import reconciled, topic_of
 from stream_processors.control.signing import Request
@@ -141,9 +145,10 @@ class Office:
         }
         self.gathering.done(enquiry_id)
         self.answered = {k: at for k, at in self.answered.items() if at > now_ms - 2 * HOUR_MS} | {enquiry_id: now_ms}
-        # The question goes as soon as it is answered; what is between goes within the hour.
+        # The question goes as soon as it is answered; what is between goes within the hour. The audit comes last: what
+        # it says is done is done, whatever happens now.
         question = Said(contracts.enquiry_topic(entry.council), self._partition(enquiry_id), enquiry_id.encode(), None)
-        return [self._say(ANSWER, enquiry_id, row), self._say(AUDIT, enquiry_id, audit), question]
+        return [self._say(ANSWER, enquiry_id, row), question, self._say(AUDIT, enquiry_id, audit)]
 
     def _audit(self, entry: Entry) -> dict[str, Any]:
         return {
@@ -158,7 +163,12 @@ class Office:
             "answered_ms": None,
         }
 
-    # Reconciliation and alerts.
+    # The clock, reconciliation and alerts.
+
+    def tick(self, day: date) -> list[Said]:
+        """One tick to every partition of the clock."""
+        value = tick_value(day, self.ids)
+        return [Said(CLOCK, p, CLOCK_KEY, value) for p in range(self.partitions)]
 
     def _batch(self, came: Came, key: str, now_ms: int) -> list[Said]:  # noqa: ARG002
         if came.value is None:

@@ -7,10 +7,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
 from stream_processors.control.alerts import Observed, Stable, hanging, overdue
+from stream_processors.control.clock import TOPIC as CLOCK
 from stream_processors.pseudonymise import PSEUDONYMISE
 from stream_processors.runtime.kafka import consumer_config, matches
 
-CLOCK = "governance.clock"
+_RETENTION = "lethe.retention"  # and what it may be called besides
 _CALL_S = 30
 _SLACK_MS = 60_000
 _OVERDUE_MS = 600_000
@@ -51,11 +52,14 @@ class Watch:
     def _waiting(self, clock: list[TopicPartition]) -> dict[str, tuple[int, int]]:
         """Ticks of each partition that `retention` has not taken in, and when the oldest came (ms since 1970)."""
         out: dict[str, tuple[int, int]] = {}
-        for tp in self._committed("lethe.retention", clock):
-            if tp.offset < 0:
-                continue  # it has never run here
-            times = [m.timestamp()[1] for m in self._read(tp)]
-            out[f"{tp.topic}-{tp.partition}"] = (len(times), times[0] if times else 0)
+        groups = self._admin.list_consumer_groups(request_timeout=_CALL_S).result(timeout=_CALL_S).valid
+        for group in sorted(g.group_id for g in groups if g.group_id.startswith(_RETENTION)):
+            for tp in self._committed(group, clock):
+                if tp.offset < 0:
+                    continue  # it has never read this partition
+                times = [m.timestamp()[1] for m in self._read(tp)]
+                where = f"{group.removeprefix('lethe.')} {tp.topic}-{tp.partition}"
+                out[where] = (len(times), times[0] if times else 0)
         return out
 
     def _read(self, start: TopicPartition) -> list[Message]:

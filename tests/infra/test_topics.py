@@ -45,6 +45,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "linkage.sought",
         "research.person",
         "governance.quarantine",
+        "governance.clock",
         "governance.enquiry",
         "governance.finding",
         "governance.answer",
