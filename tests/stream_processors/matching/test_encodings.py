@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 from base64 import b64decode
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -26,7 +25,7 @@ from tests.stream_processors.matching.people import PERSONS, SAM, any_text, peop
 CATALOGUE = load_catalogue()
 KEYS = TokenKeys(bytes(range(32)), 0)
 BY_DOB, BY_SECTOR, BY_SOUND = 1, 2, 3
-Person = Mapping[str, Any]
+Person = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Made:
 
 def encoded(*rows: Person, keys: TokenKeys = KEYS) -> list[dict[int, Made]]:
     """Of each person: pass to what it has there."""
-    made = Encoder(CATALOGUE, keys).encode(tokenise(normalise(people(*map(dict, rows))), CATALOGUE, keys))
+    made = Encoder(CATALOGUE, keys).encode(tokenise(normalise(people(*rows)), CATALOGUE, keys))
     return [
         {int(b[0]): Made(b, s, e) for b, s, e in zip(*lists, strict=True)}
         for lists in made.select("blocks", "statements", "encodings").iter_rows()
