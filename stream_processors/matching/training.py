@@ -33,6 +33,8 @@ def train(
 
     First all pairs of a pass are looked at, then those of departments' subjects whom no match key finds: near matches
     are for these alone.
+
+    Raises `ValueError` if no two persons meet in a pass, or match keys leave nobody.
     """
     passes = []
     for p in catalogue.passes:
@@ -57,12 +59,15 @@ def train(
 def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate:
     """What the pairs of a pass are that the match keys of it and of those before have left."""
     left, right = pairs_of(persons, of)
+    rest = ~found_by_keys(persons, catalogue, of)[left]
+    if not rest.any():
+        raise ValueError(f"pass {of.number}: no pairs to learn from")
     n = persons.height
     key = np.full(n, of.number, np.uint64)  # one for all: these are no secrets
     filters = bloom(told_apart(features(persons), of), np.arange(n), key, key).view("<u8")
     levels = compare(filters, left, right)
     first = estimate(levels, min(0.3, len(np.unique(left)) / max(len(left), 1) / 2))
-    return estimate_rest(levels[~found_by_keys(persons, catalogue, of)[left]], first)
+    return estimate_rest(levels[rest], first)
 
 
 def pairs_of(persons: pl.DataFrame, of: Pass) -> tuple[Ints, Ints]:
