@@ -173,6 +173,7 @@ def contract(name: str) -> Contract:
     return Contract(name, (_FOLDER / f"{name}.avsc").read_text())
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Names of all contracts, sorted."""
     return tuple(sorted(str(p.relative_to(_FOLDER).with_suffix("")) for p in _FOLDER.glob("*/*.avsc")))

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stream_processors.matching.catalogue import Catalogue, near_label
 from stream_processors.matching.encodings import WORD_TEXT
-from stream_processors.matching.near import compare, evidence, stacked
+from stream_processors.matching.near import evident, stacked
 from stream_processors.matching.near_model import PassWeights
 from stream_processors.matching.tokens import TOKEN_HEX_DIGITS, TOKEN_TAIL
 
@@ -46,10 +49,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Claimed:
-    """rows: one for each candidate, as `claims` says. crowded: match key to how many of its tokens were over their
-    limit, and so not used."""
+    """rows: one for each candidate, as `claims_of` says; a table, or a frame from `claims`. crowded: match key to how
+    many of its tokens were over their limit, and so not used."""
 
-    rows: pl.DataFrame
+    rows: Any
     crowded: Mapping[str, int]
 
 
@@ -66,6 +69,19 @@ class _Pairs:
 
 
 @dataclass(frozen=True)
+class Near:
+    """Rows of departments and of the cohort, and the evidence (bits) that they are one person, at or above the floor of
+    their pass. Pairs of a department's row are all there or none is."""
+
+    department: Ints
+    cohort: Ints
+    bits: npt.NDArray[np.float64]
+
+
+NO_NEAR = Near(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
+@dataclass(frozen=True)
 class _Entries:
     """Tokens of candidates: the row, the rank of the match key, and a number for what is equal in one block."""
 
@@ -79,16 +95,19 @@ class _Entries:
 
 @dataclass(frozen=True)
 class _Codes:
-    """Columns of the candidates as numbers. person: what the candidate carries, or `_NOBODY`."""
+    """Columns of the candidates as numbers. person: what the candidate carries, or `_NOBODY`. claims, claiming: how
+    many suppliers have claimed each, and which they are."""
 
     block: Ints
     number: Ints
     cohort: Bools
     supplier: Ints
     suppliers: tuple[str, ...]
+    claiming: Ints
+    claims: Ints
     subject: Ints
     person: Ints
-    refs: pl.Series
+    refs: pa.Array
 
     def key(self, person: Ints, row: Ints) -> Ints:
         """A number for a person of a row's block and the row's supplier."""
@@ -107,28 +126,36 @@ def rules_of(catalogue: Catalogue) -> Rules:
     )
 
 
-def claims(candidates: pl.DataFrame, rules: Rules) -> Claimed:
+def claims(candidates: pl.DataFrame, rules: Rules, near: Near | None = None) -> Claimed:
+    """`claims_of` for a frame: strings as String, lists as List; rows as a frame."""
+    made = claims_of(candidates.to_arrow(), rules, near)
+    return Claimed(pl.DataFrame(made.rows), made.crowded)
+
+
+def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claimed:
     """What is claimed of each candidate of whole blocks, the rows of one block together.
 
     Args:
-        candidates: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home (Int32),
+        table: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home (Int32),
             expires_on (Date), tokens (List of `<match key>:<32 hex digits>`), claimed (List of String), statement,
             encoding (String). Tokens of match keys that are not in force are not looked at.
+        near: what is known of near matches; without it, encodings are compared.
 
     Returns:
         Same rows, same order: supplier, role, expires_on, home as given; outcome (String), person_ref and match_key
         (String, null unless linked; match_key is `cohort` for the spine), claimed (List of String: of the spine, the
         suppliers that claim the person in this block).
     """
-    of = _coded(candidates)
-    entries = _entries(candidates["tokens"], of, rules)
+    of = _coded(table)
+    entries = _entries(table["tokens"], of, rules)
     spine, crowded = _within_limits(entries.where(of.cohort[entries.row]), of, rules)
     person = _persons(of, spine.where(rules.strict[spine.rank]))
-    closed = _closed(candidates["claimed"], of, person)
-    statements = candidates["statement"].to_list()
+    closed = _closed(of, person)
+    statements = table["statement"].to_pylist()
     pairs = _allowed(_meet(entries.where(~of.cohort[entries.row]), spine), of, person, closed, statements)
     if rules.near:
-        pairs = _with_near(pairs, candidates, of, person, closed, statements, rules)
+        near = near or _near_pairs(pairs, table["encoding"].to_pylist(), of, rules)
+        pairs = _with_near(pairs, near, of, person, closed, statements, rules)
     best = np.full(len(of.block), np.iinfo(np.int64).max)
     np.minimum.at(best, pairs.department, pairs.rank)
     pairs = pairs.where(pairs.rank == best[pairs.department])
@@ -143,45 +170,69 @@ def claims(candidates: pl.DataFrame, rules: Rules) -> Claimed:
     outcome[of.cohort] = _LINKED
     labels = (*rules.ids, *(near_label(number) for number in sorted(rules.near)), "cohort")
     label = np.where(of.cohort, len(labels) - 1, np.where(outcome == _LINKED, best, _NOBODY))
-    rows = candidates.select(
-        "supplier",
-        "role",
-        "expires_on",
-        outcome=_words(OUTCOMES, outcome),
-        person_ref=of.refs.gather(_or_null(linked)),
-        match_key=_words(labels, label),
-        claimed=_claimed(of, person, lone, least),
-        home="home",
+    rows = pa.table(
+        {
+            "supplier": table["supplier"],
+            "role": table["role"],
+            "expires_on": table["expires_on"],
+            "outcome": _words(OUTCOMES, outcome),
+            "person_ref": of.refs.take(_or_null(linked)),
+            "match_key": _words(labels, label),
+            "claimed": _claimed(of, person, lone, least),
+            "home": table["home"],
+        }
     )
     return Claimed(rows, crowded)
 
 
-def _coded(candidates: pl.DataFrame) -> _Codes:
-    refs = pl.concat([candidates["subject"], candidates["person_ref"]]).drop_nulls().unique().sort()
-    as_ref = pl.Enum(refs)
-    suppliers = pl.concat([candidates["supplier"], candidates["claimed"].explode()]).drop_nulls().unique().sort()
-    made = candidates.select(
-        block=pl.col("block").rle_id().cast(pl.Int64),
-        number=pl.col("block").str.extract(r"^(\d+):").cast(pl.Int64),
-        cohort=pl.col("role") == "cohort",
-        supplier=pl.col("supplier").cast(pl.Enum(suppliers)).to_physical().cast(pl.Int64),
-        subject=pl.col("subject").cast(as_ref).to_physical().cast(pl.Int64),
-        person=pl.col("person_ref").cast(as_ref).to_physical().cast(pl.Int64).fill_null(_NOBODY),
+def _coded(candidates: pa.Table) -> _Codes:
+    block = _encoded(candidates["block"])
+    passes = [int(name.partition(":")[0]) for name in block.dictionary.to_pylist()]
+    refs = pc.unique(pa.concat_arrays([_flat(candidates["subject"]), _flat(candidates["person_ref"])])).drop_null()
+    refs = refs.take(pc.sort_indices(refs))
+    names = pa.concat_arrays([_flat(candidates["supplier"]), _flat(candidates["claimed"]).flatten()])
+    supplier = _encoded(names)
+    codes = block.indices.to_numpy().astype(np.int64)
+    return _Codes(
+        block=codes,
+        number=np.array(passes, np.int64)[codes],
+        cohort=_flat(pc.equal(candidates["role"], "cohort")).to_numpy(zero_copy_only=False),
+        supplier=supplier.indices.to_numpy()[: len(codes)].astype(np.int64),
+        claiming=supplier.indices.to_numpy()[len(codes) :].astype(np.int64),
+        claims=_lengths(candidates["claimed"]),
+        suppliers=tuple(supplier.dictionary.to_pylist()),
+        subject=_places(candidates["subject"], refs),
+        person=_places(candidates["person_ref"], refs),
+        refs=refs,
     )
-    columns = {name: made[name].to_numpy() for name in made.columns}
-    return _Codes(**columns, suppliers=tuple(suppliers), refs=refs)
 
 
-def _entries(tokens: pl.Series, of: _Codes, rules: Rules) -> _Entries:
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _encoded(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    return pc.dictionary_encode(_flat(column) if isinstance(column, pa.ChunkedArray) else column)
+
+
+def _places(column: pa.ChunkedArray, of: pa.Array) -> Ints:
+    """Where each value stands in an array of values; `_NOBODY` for a null."""
+    return np.asarray(pc.index_in(_flat(column), of).fill_null(_NOBODY).to_numpy().astype(np.int64), np.int64)
+
+
+def _lengths(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(pc.list_value_length(_flat(column)).to_numpy(zero_copy_only=False).astype(np.int64), np.int64)
+
+
+def _entries(tokens: pa.ChunkedArray, of: _Codes, rules: Rules) -> _Entries:
     """Tokens of the match keys in force. Half of a token's 128 bits tell it apart: among a million of a batch, the
     chance that any two others are taken for equal is 3 in 100 million."""
-    counts = tokens.list.len().to_numpy()
-    flat = tokens.explode().drop_nulls()
-    row = np.repeat(np.arange(len(counts)), counts)
-    ids, ranks = pl.Series(rules.ids), pl.Series(range(len(rules.ids)), dtype=pl.Int64)
-    rank = flat.str.head(-TOKEN_TAIL).replace_strict(ids, ranks, default=_NOBODY, return_dtype=pl.Int64).to_numpy()
-    hexes = bytes.fromhex("".join(flat.str.tail(TOKEN_HEX_DIGITS).to_list()))
-    half = np.frombuffer(hexes, "<u8")[::2]
+    flat = _flat(tokens).flatten()
+    row = np.repeat(np.arange(len(of.block)), _lengths(tokens))
+    labels = pc.utf8_slice_codeunits(flat, 0, -TOKEN_TAIL)
+    rank = pc.index_in(labels, pa.array(rules.ids, labels.type)).fill_null(_NOBODY).to_numpy().astype(np.int64)
+    hexes = "".join(pc.utf8_slice_codeunits(flat, -TOKEN_HEX_DIGITS).to_pylist())
+    half = np.frombuffer(bytes.fromhex(hexes), "<u8")[::2]
     same = half + (of.block[row] * len(rules.ids) + rank).astype(np.uint64) * _GOLDEN
     _, group = np.unique(same, return_inverse=True)
     return _Entries(row, rank, group.astype(np.int64)).where(rank >= 0)
@@ -222,15 +273,10 @@ def _persons(of: _Codes, strict: _Entries) -> Ints:
     return person
 
 
-def _closed(claimed: pl.Series, of: _Codes, person: Ints) -> Ints:
+def _closed(of: _Codes, person: Ints) -> Ints:
     """`_Codes.key` of the persons and suppliers that an earlier pass has brought together."""
-    counts = claimed.list.len().to_numpy()
-    names = claimed.explode().drop_nulls()
-    if not len(names):
-        return np.empty(0, np.int64)
-    row = np.repeat(np.arange(len(counts)), counts)
-    supplier = names.cast(pl.Enum(of.suppliers)).to_physical().cast(pl.Int64).to_numpy()
-    return np.asarray((of.block[row] * len(of.refs) + person[row]) * len(of.suppliers) + supplier, np.int64)
+    row = np.repeat(np.arange(len(of.block)), of.claims)
+    return np.asarray((of.block[row] * len(of.refs) + person[row]) * len(of.suppliers) + of.claiming, np.int64)
 
 
 def _meet(departments: _Entries, spine: _Entries) -> _Pairs:
@@ -270,37 +316,41 @@ def _contradict(a: str, b: str) -> bool:
     return bool(mine and other) and mine.isdisjoint(other)
 
 
-def _with_near(
-    pairs: _Pairs,
-    candidates: pl.DataFrame,
-    of: _Codes,
-    person: Ints,
-    closed: Ints,
-    statements: list[str],
-    rules: Rules,
-) -> _Pairs:
-    """And near matches for those whom no match key has found anyone."""
+def _near_pairs(pairs: _Pairs, encodings: list[str], of: _Codes, rules: Rules) -> Near:
+    """All pairs of a block that evidence speaks for, of departments' subjects whom no match key has found anyone
+    for."""
     found = np.zeros(len(of.block), bool)
     found[pairs.department] = True
-    encoded = (candidates["encoding"] != "").to_numpy()
-    made = [pairs]
-    for i, (number, weights) in enumerate(sorted(rules.near.items())):
+    encoded = np.array([bool(e) for e in encodings], bool)
+    made = [NO_NEAR]
+    for number, weights in rules.near.items():
         here = encoded & (of.number == number)
-        departments = np.flatnonzero(here & ~of.cohort & ~found)
-        cohort = np.flatnonzero(here & of.cohort)
+        departments, cohort = np.flatnonzero(here & ~of.cohort & ~found), np.flatnonzero(here & of.cohort)
         if not len(departments) or not len(cohort):
             continue
         start = np.searchsorted(of.block[cohort], of.block[departments], "left")
         count = np.searchsorted(of.block[cohort], of.block[departments], "right") - start
-        near = _Pairs(np.repeat(departments, count), cohort[_ranges(start, count)], np.empty(0, np.int64))
-        rows, at = np.unique(np.concatenate([near.department, near.cohort]), return_inverse=True)
-        filters = stacked(candidates["encoding"].gather(rows).to_list())
-        left, right = np.split(at.reshape(-1), 2)
-        bits = evidence(compare(filters, left, right), weights)
-        enough = bits >= weights.floor
-        near = _Pairs(near.department[enough], near.cohort[enough], np.flatnonzero(enough))
-        near = _allowed(near, of, person, closed, statements)
-        made.append(_decisive(near, bits[near.rank], weights, len(rules.ids) + i))
+        left, right = np.repeat(departments, count), cohort[_ranges(start, count)]
+        rows, at = np.unique(np.concatenate([left, right]), return_inverse=True)
+        filters = stacked([encodings[row] for row in rows.tolist()])
+        first, second = np.split(at.reshape(-1).astype(np.int64), 2)
+        enough, bits = evident(filters, first, second, weights)
+        made.append(Near(left[enough], right[enough], bits))
+    return Near(*(np.concatenate([getattr(n, name) for n in made]) for name in ("department", "cohort", "bits")))
+
+
+def _with_near(
+    pairs: _Pairs, near: Near, of: _Codes, person: Ints, closed: Ints, statements: list[str], rules: Rules
+) -> _Pairs:
+    """And near matches for those whom no match key has found anyone."""
+    found = np.zeros(len(of.block), bool)
+    found[pairs.department] = True
+    at = np.flatnonzero(~found[near.department])
+    open_ = _allowed(_Pairs(near.department[at], near.cohort[at], at), of, person, closed, statements)
+    made = [pairs]
+    for i, (number, weights) in enumerate(sorted(rules.near.items())):
+        here = open_.where(of.number[open_.department] == number)
+        made.append(_decisive(here, near.bits[here.rank], weights, len(rules.ids) + i))
     return _Pairs(
         np.concatenate([p.department for p in made]),
         np.concatenate([p.cohort for p in made]),
@@ -329,21 +379,23 @@ def _wins(claim: Ints, rank: Ints) -> Bools:
     return np.asarray(strictest & (ties[group] == 1), bool)
 
 
-def _claimed(of: _Codes, person: Ints, lone: Ints, found: Ints) -> pl.Series:
+def _claimed(of: _Codes, person: Ints, lone: Ints, found: Ints) -> pa.Array:
     """Suppliers that claim the person of each cohort candidate in its block, in alphabetical order."""
     by_person: dict[int, list[str]] = {}
     for key in np.unique(of.key(found[lone], lone)).tolist():
         at, supplier = divmod(key, len(of.suppliers))
         by_person.setdefault(at, []).append(of.suppliers[supplier])
+    for names in by_person.values():
+        names.sort()
     none: list[str] = []
     at = np.where(of.cohort, of.block * len(of.refs) + person, _NOBODY)
-    return pl.Series([by_person.get(a, none) for a in at.tolist()], dtype=pl.List(pl.String))
+    return pa.array([by_person.get(a, none) for a in at.tolist()], pa.list_(pa.string()))
 
 
-def _words(words: tuple[str, ...], at: npt.NDArray[np.integer]) -> pl.Series:
-    return pl.Series(words, dtype=pl.String).gather(_or_null(at))
+def _words(words: tuple[str, ...], at: npt.NDArray[np.integer]) -> pa.Array:
+    return pa.array(words, pa.string()).take(_or_null(at))
 
 
-def _or_null(at: npt.NDArray[np.integer]) -> pl.Series:
-    """Indices for `gather`, null where there is nothing."""
-    return pl.Series(at, dtype=pl.Int64).set(pl.Series(at < 0), None)
+def _or_null(at: npt.NDArray[np.integer]) -> pa.Array:
+    """Indices to take, null where there is nothing."""
+    return pa.array(at, pa.int64(), mask=at < 0)

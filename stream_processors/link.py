@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import polars as pl
+import pyarrow as pa
 
 from schemas import contracts, wire
 from schemas.codec import decode, encode
 from schemas.registry import SchemaIds
-from stream_processors.arrow import one_batch
-from stream_processors.claims import claims, rules_of
+from stream_processors.claims import Near, claims_of, rules_of
+from stream_processors.crowd import Crowd
 from stream_processors.enquiry.seeking import Seeker
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
-from stream_processors.runtime.state import Table, View
+from stream_processors.runtime.state import Table, View, Writes
 
 LINK = Declaration(
     name="link",
@@ -29,15 +29,20 @@ LINK = Declaration(
     writes=("linkage.link", "linkage.sought"),
     keeps=(Table("candidates", "true"), Table("claims", "said")),
 )
-Row = Mapping[str, Any]
+Decoded = Mapping[str, Any]
+Row = tuple[bytes, bytes]
+"""Key `block|subject` and value."""
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
 _BLOCKS_AT_ONCE = 1_000  # bounds the memory of a batch that touches many blocks
+CROWDED = 1_000
+"""Subjects of a block from which on it is remembered, so that a change costs what its neighbourhood costs."""
+_MOST_REMEMBERED = 6_000  # subjects of a partition, 5 KB each
 
 
 class Link:
-    """Holds after: what is claimed of the subjects of each touched block is `claims` of its live candidates."""
+    """Holds after: what is claimed of the subjects of each touched block is `claims_of` its live candidates."""
 
     declaration = LINK
     version = ""
@@ -45,10 +50,11 @@ class Link:
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids = schema_ids
         self._rules = rules_of(catalogue)
+        self._crowds = _Crowds()
         self._seeker = Seeker(self._rules, schema_ids, partitions)
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Candidates by block and subject; touched are the blocks in which one differs."""
+        """Candidates by block and subject; touched are those that differ, as `block|subject`."""
         touched: set[bytes] = set()
         for batch in inputs:
             if batch.topic != "linkage.candidate":
@@ -60,12 +66,12 @@ class Link:
                 if value != old:
                     view.put("candidates", key, value)
                 if value != old or value is None:
-                    touched.add(key.partition(b"|")[0])
+                    touched.add(key)
         return touched
 
     def everything(self, view: View) -> set[bytes]:
-        """Blocks with a live candidate, and blocks in which something was claimed."""
-        return {k.partition(b"|")[0] for table in ("candidates", "claims") for k, _ in view.scan(table, b"")}
+        """Candidates that live, and those of which something was claimed."""
+        return {k for table in ("candidates", "claims") for k, _ in view.scan(table, b"")}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Links that differ from what was claimed before, each to its subject's own partition.
@@ -73,29 +79,77 @@ class Link:
         And whom enquiries are about.
         """
         out = Outputs()
-        blocks = sorted(touched)
-        for low in range(0, len(blocks), _BLOCKS_AT_ONCE):
-            self._settle(view, blocks[low : low + _BLOCKS_AT_ONCE], out)
+        by_block: dict[bytes, list[bytes]] = {}
+        for key in sorted(touched):
+            by_block.setdefault(key.partition(b"|")[0], []).append(key)
+        held = self._crowds.of(view)
+        rest = []
+        for block, keys in by_block.items():
+            crowd = held.get(block)
+            if crowd is None:
+                rest.append(block)
+            else:
+                self._settle_around(view, crowd, keys, out)
+        for low in range(0, len(rest), _BLOCKS_AT_ONCE):
+            self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], out)
+        self._crowds.keep(view)
         for batch in inputs:
             if batch.topic == "linkage.enquiry":
                 self._seeker.take(view, batch, out)
         return out
 
-    def _settle(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:
+    def _settle_blocks(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:
+        """Work whole blocks out anew; those that are crowded are remembered, so that it is the last time."""
         prefixes = [b + b"|" for b in blocks]
-        rows = [row for group in _scan(view, "candidates", prefixes) for row in group]
+        found, said = _scan(view, "candidates", prefixes), _scan(view, "claims", prefixes)
+        together, said_together = list[Row](), list[Row]()
+        for block, rows, claimed in zip(blocks, found, said, strict=True):
+            if len(rows) < CROWDED:
+                together += rows
+                said_together += claimed
+            else:
+                crowd = Crowd(int(block.partition(b":")[0]), self._rules)
+                table = _table(rows)
+                crowd.put(table)
+                self._crowds.add(view, block, crowd)
+                self._say(view, rows, table, dict(claimed), crowd.near(_places(table)), out)
+        self._say(view, together, _table(together) if together else None, dict(said_together), None, out)
+
+    def _settle_around(self, view: View, crowd: Crowd, keys: Sequence[bytes], out: Outputs) -> None:
+        """Work out anew what the changed candidates of a remembered block may have to do with."""
+        block = keys[0].partition(b"|")[0]
+        changed = {key.partition(b"|")[2].decode() for key in keys}
+        values = dict(zip(keys, view.get_many("candidates", keys), strict=True))
+        near_before = crowd.ties_of(changed)
+        crowd.remove(changed)
+        live = [(k, v) for k, v in values.items() if v is not None]
+        if live:
+            crowd.put(_table(live))
+        around = sorted(block + b"|" + s.encode() for s in crowd.around(near_before | changed))
+        rows = [(k, v) for k, v in zip(around, view.get_many("candidates", around), strict=True) if v is not None]
+        said = {k: v for k, v in zip(around, view.get_many("claims", around), strict=True) if v is not None}
+        table = _table(rows) if rows else None
+        self._say(view, rows, table, said, crowd.near(_places(table)) if table is not None else None, out)
+
+    def _say(
+        self,
+        view: View,
+        rows: Sequence[Row],
+        table: pa.Table | None,
+        said: Mapping[bytes, bytes],
+        near: Near | None,
+        out: Outputs,
+    ) -> None:
+        """What is claimed of candidates, where it is not what was said of them, and the end of what was said of
+        others."""
         should: dict[bytes, bytes] = {}
-        if rows:
-            keys = pl.Series([k for k, _ in rows]).cast(pl.String)
-            decoded = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)))
-            block, subject = keys.str.split_exact("|", 1).struct.unnest()
-            found = claims(decoded.with_columns(block.alias("block"), subject.alias("subject")), self._rules)
+        if table is not None:
+            found = claims_of(table, self._rules, near)
             out.count("tokens_over_their_limit", sum(found.crowded.values()))
-            values = wire.frame(self._ids.schema_id("linkage.link"), encode(one_batch(found.rows), _LINK))
-            homes = found.rows["home"].to_list()
-            for (key, _), home, value in zip(rows, homes, values, strict=True):
+            bodies = encode(found.rows.combine_chunks().to_batches()[0], _LINK)
+            values = wire.frame(self._ids.schema_id("linkage.link"), bodies)
+            for (key, _), home, value in zip(rows, found.rows["home"].to_pylist(), values, strict=True):
                 should[key] = home.to_bytes(_HOME_BYTES, "big") + value
-        said = {k: v for group in _scan(view, "claims", prefixes) for k, v in group}
         changed = [k for k, v in should.items() if said.get(k) != v]
         gone = [k for k in said if k not in should]
         for key in changed:
@@ -110,24 +164,61 @@ class Link:
         )
         # A subject whose records moved to another partition is told so where it was.
         moved = [k for k in changed if k in said and _home(said[k]) != _home(should[k])]
-        for keys_ in (gone, moved):
-            out.emit(
-                "linkage.link",
-                [_home(said[k]) for k in keys_],
-                [_turn(k) for k in keys_],
-                [None] * len(keys_),
-            )
+        for keys in (gone, moved):
+            out.emit("linkage.link", [_home(said[k]) for k in keys], [_turn(k) for k in keys], [None] * len(keys))
 
 
-def last_claims(links: Mapping[str, Row]) -> dict[str, Row]:
+class _Crowds:
+    """Crowded blocks that are remembered from one batch to the next, by partition; those used last, of so many
+    subjects.
+
+    A memory holds only while the store is what the last batch made of it. After a batch that was not committed, or
+    anything else that moved the store, all of the partition are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, dict[bytes, Crowd]] = {}
+        self._after: dict[int, Writes] = {}
+
+    def of(self, view: View) -> dict[bytes, Crowd]:
+        """By block. Who changes one must call `keep` at the end of the batch."""
+        if view.base is None or view.base is not self._after.pop(view.partition, None):
+            self._held[view.partition] = {}
+        return self._held[view.partition]
+
+    def add(self, view: View, block: bytes, crowd: Crowd) -> None:
+        """Remember one more, and forget those that were added first where they are too many."""
+        held = self._held[view.partition]
+        held[block] = crowd
+        while len(held) > 1 and sum(map(len, held.values())) > _MOST_REMEMBERED:
+            del held[next(iter(held))]
+
+    def keep(self, view: View) -> None:
+        """What is remembered holds if the writes of this batch are the next that the store applies."""
+        self._after[view.partition] = view.writes
+
+
+def last_claims(links: Mapping[str, Decoded]) -> dict[str, Decoded]:
     """Subject to what the last pass that it has reached claims of it, from decoded links by `subject|block`."""
-    out: dict[str, tuple[int, Row]] = {}
+    out: dict[str, tuple[int, Decoded]] = {}
     for key, row in links.items():
         subject, _, block = key.partition("|")
         number = int(block.partition(":")[0])
         if subject not in out or number > out[subject][0]:
             out[subject] = (number, row)
     return {subject: row for subject, (_, row) in out.items()}
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    """Candidates as `claims_of` takes them."""
+    decoded = decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)
+    keys = [k.decode().partition("|") for k, _ in rows]
+    named = {"block": pa.array([k[0] for k in keys]), "subject": pa.array([k[2] for k in keys])}
+    return pa.table(named | dict(zip(decoded.schema.names, decoded.columns, strict=True)))
+
+
+def _places(table: pa.Table) -> dict[str, int]:
+    return {subject: row for row, subject in enumerate(table["subject"].to_pylist())}
 
 
 def _turn(key: bytes) -> bytes:

@@ -16,7 +16,7 @@ from schemas.codec import decode
 from schemas.registry import SchemaIds
 from schemas.rows import from_value, to_value
 from stream_processors.arrow import one_batch
-from stream_processors.claims import Rules, claims
+from stream_processors.claims import NO_NEAR, Rules, claims
 from stream_processors.matching.tokens import TOKEN_TAIL
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import View
@@ -87,11 +87,9 @@ def seek(candidates: pl.DataFrame, tokens: Sequence[str], rules: Rules) -> Sough
         return Sought("ambiguous")
     person: str | None = None
     if (sharing["role"] == "cohort").any():
-        enquirer = _enquirer(candidates, wanted)
-        verdict = claims(pl.concat([candidates, enquirer]).sort("block", maintain_order=True), rules).rows.filter(
-            pl.col("supplier") == _ENQUIRER
-        )
-        if verdict["outcome"].to_list() != ["linked"]:
+        spine = candidates.filter(pl.col("role") == "cohort")
+        verdict = claims(pl.concat([spine, _enquirer(spine, wanted)]), rules, NO_NEAR).rows.tail(1)
+        if verdict["outcome"][0] != "linked":
             return Sought("ambiguous")  # several persons, or a token that too many share
         person = verdict["person_ref"][0]
     return Sought("found", person, tuple(departments["subject"]))

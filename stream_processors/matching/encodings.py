@@ -248,17 +248,20 @@ def _codes(words: pl.Series, domain: int) -> Words:
 def _stated(normalised: pl.DataFrame) -> pl.DataFrame:
     """row, code (UInt64), sex (Boolean): what each row states, the sex first.
 
-    Forenames by words and as one word, each in its standard form; an initial states nothing. Nobody is contradicted by
-    ANNE MARIE who is written ANNEMARIE.
+    Forenames by words and as one word, each in its standard form; an initial states nothing, nor do several (J P).
+    Nobody is contradicted by ANNE MARIE who is written ANNEMARIE. Without a forename nothing but the sex is stated: it
+    may be any.
     """
     row = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
     standard = canonical_forenames()
+    forename = pl.col("clean_forename")
+    one_word = pl.when(forename.str.contains("[A-Z]{2}")).then(forename.str.replace_all(" ", "", literal=True))
     words = (
         normalised.select(
             row,
             word=pl.concat_list(
-                pl.col("clean_forename").str.split(" "),
-                pl.concat_list(pl.col("clean_forename").str.replace_all(" ", "", literal=True)),
+                forename.str.split(" "),
+                pl.concat_list(one_word.fill_null("")),
                 pl.col("clean_middle_names").fill_null("").str.split(" "),
             ),
         )

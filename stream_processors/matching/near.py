@@ -29,6 +29,9 @@ _EXCHANGED_LEVEL = 1 + LEVELS["forename"].index("exchanged")
 _ALIKE_LEVEL = 1 + LEVELS["forename"].index("alike")
 _MOST_BITS = 128
 _SIDE = 2 * _MOST_BITS + 1
+_UNKNOWN = 2 * _MOST_BITS + 1
+"""Stands for the bits of a field that is missing: more than two that are there can have."""
+_WIDE_SIDE = 2 * _UNKNOWN + 1
 _PAIRS_AT_ONCE = 32_768  # what the arrays of a slice take stays near the core
 
 
@@ -66,6 +69,54 @@ def evidence(levels: Levels, weights: PassWeights) -> Floats:
         moved = levels[:, FIELDS.index("postcode")] == len(LEVELS["postcode"])
         bits[moved & (levels[:, FIELDS.index("middle_names")] != 1)] = -np.inf
     return bits
+
+
+def evident(filters: Words, left: Ints, right: Ints, weights: PassWeights) -> tuple[Ints, Floats]:
+    """Which of the pairs have evidence at or above the floor of the pass (places in left and right), and how much.
+
+    Most pairs are two strangers. The sum against strangers alone, with names taken for exchanged where they might be,
+    is never below the evidence by more than the share of strangers: it is worked out for all, the rest for those it
+    leaves.
+    """
+    bound = _bounds(weights)
+    slack = -np.log2(weights.shares["strangers"]) + 0.01
+    bits = _bits(filters)
+    bits[bits == 0] = _UNKNOWN
+    places, found = [np.empty(0, np.int64)], [np.empty(0)]
+    for low in range(0, len(left), _PAIRS_AT_ONCE):
+        a, b = left[low : low + _PAIRS_AT_ONCE], right[low : low + _PAIRS_AT_ONCE]
+        at = _bits(filters[a] & filters[b]).astype(np.int32) * _WIDE_SIDE + bits[a] + bits[b]
+        most = np.full(len(a), slack)
+        for i, table in enumerate(bound):
+            most += table[at[:, i]]
+        likely = np.flatnonzero(most >= weights.floor)
+        if len(likely):
+            exact = evidence(compare(filters, a[likely], b[likely]), weights)
+            enough = exact >= weights.floor
+            places.append(likely[enough] + low)
+            found.append(exact[enough])
+    return np.concatenate(places), np.concatenate(found)
+
+
+@lru_cache(maxsize=16)
+def _bounds_of(strangers: tuple[tuple[float, ...], ...]) -> list[Floats]:
+    both, total = np.divmod(np.arange((_MOST_BITS + 1) * _WIDE_SIDE), _WIDE_SIDE)
+    tables = []
+    for levels, weights in zip(_level_tables(), strangers, strict=True):
+        known = total < _UNKNOWN
+        level = levels[both[known] * _SIDE + np.minimum(total[known], _SIDE - 1)].astype(np.int64)
+        worth = np.array(weights)[level - 1]
+        if len(weights) == len(LEVELS["forename"]):
+            worth = np.where(level > _ALIKE_LEVEL, np.maximum(worth, weights[-1]), worth)
+        table = np.zeros(len(both))
+        table[known] = worth
+        tables.append(table)
+    return tables
+
+
+def _bounds(weights: PassWeights) -> list[Floats]:
+    """Of each field, the most that bits in common (times `_WIDE_SIDE`) plus the bits of both can be worth."""
+    return _bounds_of(tuple(weights.against["strangers"][field] for field in FIELDS))
 
 
 def _sums(levels: Levels, weights: Mapping[str, tuple[float, ...]]) -> Floats:

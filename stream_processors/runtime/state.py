@@ -31,7 +31,10 @@ class Table:
 
 
 class Store(Protocol):
-    """What is committed."""
+    """What is committed. `applied` is the last argument of `apply`, the very object, or None: who remembers something
+    of a store can tell by it whether the store has moved since."""
+
+    applied: Writes | None
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Value of each key, in order; None where there is none."""
@@ -67,6 +70,7 @@ class View:
     def __init__(self, store: Store, tables: Sequence[Table], partition: int = 0) -> None:
         self._store = store
         self.partition = partition
+        self.base = store.applied
         self.writes: Writes = {t.name: {} for t in tables}
         self.refused: dict[bytes, str] = {}
         """Keys of this batch that a guard refused, with the class of the error: from `absorb` to `settle`."""
@@ -121,6 +125,7 @@ class MemoryStore:
     """A store in a dict, for the brokerless driver."""
 
     def __init__(self) -> None:
+        self.applied: Writes | None = None
         self._tables: dict[str, dict[bytes, bytes]] = {}
         self._ordered: dict[str, list[bytes]] = {}
         self._position = Position({})
@@ -149,6 +154,7 @@ class MemoryStore:
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
+        self.applied = writes
         for table, rows in writes.items():
             held = self._tables.setdefault(table, {})
             if rows:
@@ -199,6 +205,7 @@ class RocksStore:
         options.set_memtable_whole_key_filtering(True)
         options.set_block_based_table_factory(blocks)
         self._db = Rdict(str(path), options)
+        self.applied: Writes | None = None
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store`."""
@@ -231,6 +238,7 @@ class RocksStore:
                     batch.put(prefix + key, value)
         batch.put(self._POSITION, msgpack.packb([dict(position.inputs), position.changelog, position.written_ms]))
         self._db.write(batch)
+        self.applied = writes
 
     def position(self) -> Position:
         """See `Store`."""

@@ -334,3 +334,10 @@ class Flow:
 
 def _ids(contract: Contract, row: Mapping[str, Any]) -> list[str]:
     return [row[n] for n in (contract.subject_field, contract.record_field) if n]
+
+
+def encoded_candidates(rows: Any) -> list[bytes]:
+    """Values of candidates of a frame with any of their columns; the others are as in the tables."""
+    topic = "linkage.candidate"
+    given = {"expires_on": _EXPIRES, "person_ref": None, **_DEFAULTS[topic]}
+    return [framed(topic, {**given, **row}) for row in rows.iter_rows(named=True)]
