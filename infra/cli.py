@@ -10,7 +10,6 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
-from infra.commands.clock import clock_app
 from infra.commands.demo import demo
 from infra.commands.enquire import enquire
 from infra.commands.evaluate import evaluate_app
@@ -33,7 +32,6 @@ app.command()(status)
 app.command()(provision)
 app.add_typer(keys_app, name="keys")
 app.add_typer(supplier_app, name="supplier")
-app.add_typer(clock_app, name="clock")
 app.command()(simulate)
 app.command()(publish)
 app.command()(run)
