@@ -110,8 +110,13 @@ def research(records: Records, token_key: bytes, research_key: bytes, catalogue:
     families = _pseudonyms(ResearchIds(research_key).family, {s.family_ref for s in subjects if s.family_ref})
     persons: dict[str, dict[str, Any]] = {}
     for person, of in spine.items():
-        arrays = {name: sorted(items, key=_array_order) for name, items in events[person].items()}
-        persons[ids[person]] = {"person_id": ids[person], **_person_facts(of, families), **arrays}
+        facts_of = _person_facts(of, families)
+        start = facts_of["programme_start_month"]
+        arrays = {
+            name: sorted(({**item, "months_from_start": _distance(start, item)} for item in items), key=_array_order)
+            for name, items in events[person].items()
+        }
+        persons[ids[person]] = {"person_id": ids[person], **facts_of, **arrays}
     return Oracle(persons, links, {(s.supplier, s.id): s.ref for s in subjects})
 
 
@@ -349,6 +354,15 @@ def _person_facts(of: Sequence[_Subject], families: Mapping[str, str]) -> dict[s
         "sex": next((s.row["sex"] for s in ordered if s.row.get("sex")), None),
         "area": first.supplier.removeprefix("council-"),
     }
+
+
+def _distance(start: datetime.date | None, item: Row) -> int | None:
+    """Months from the programme's start to the item's first month; none beyond a century."""
+    month = item[next(name for name in item if name.endswith("month"))]
+    if start is None or month is None:
+        return None
+    months = (month.year - start.year) * 12 + month.month - start.month
+    return months if -1200 <= months <= 1200 else None
 
 
 def _safeguarding(row: Row) -> dict[str, Any]:

@@ -7,6 +7,7 @@ zero (Avro 1.12 specification, "Complex types"), so the record is spliced from b
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,13 @@ _PERSON = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
 _FACTS = b"\x00"
 _HEADER_KEY = b"head"  # no record reference: those are 32 hex digits
-_HEAD_BYTES = 5  # of a stored item: dataset in one byte, month in four, then the encoded item
+# A stored item: its dataset in one byte, the number of its month in three, the encoded item without
+# `months_from_start`, which follows from the person's start. The stored head: the start's number, the encoded head.
+_MONTH_AT, _MONTH_BYTES = 1, 3
+_HEAD_BYTES = _MONTH_AT + _MONTH_BYTES
+_DERIVED = "months_from_start"
+MOST_MONTHS = 1200
+"""Further than this from the start, a month stands for a date that is wrong: its distance is missing."""
 
 
 def _sub_contract(name: str, record: dict[str, object]) -> Contract:
@@ -51,7 +58,13 @@ def _sub_contract(name: str, record: dict[str, object]) -> Contract:
 
 _ARRAYS = [f for f in _RESEARCH.json["fields"] if isinstance(f["type"], dict) and f["type"]["type"] == "array"]
 _DATASETS = [f["name"] for f in _ARRAYS]
-_ITEMS = {f["name"]: _sub_contract("research/person", f["type"]["items"]) for f in _ARRAYS}
+_ITEMS = {
+    f["name"]: _sub_contract(
+        "research/person",
+        {**f["type"]["items"], "fields": [i for i in f["type"]["items"]["fields"] if i["name"] != _DERIVED]},
+    )
+    for f in _ARRAYS
+}
 _HEADER = _sub_contract(
     "research/person",
     {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in _DATASETS]},
@@ -76,6 +89,10 @@ class Publish:
         self._guard = Guard(_RESEARCH)
         if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) :] != _DATASETS:
             raise ValueError("research/person must end with its arrays: the record is spliced in that order")
+        if any([i["name"] for i in f["type"]["items"]["fields"]][-1] != _DERIVED for f in _ARRAYS):
+            raise ValueError(
+                f"research/person: every item must end with {_DERIVED}: the record is spliced in that order"
+            )
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Contributions by person; touched are the persons of whom one differs."""
@@ -168,9 +185,8 @@ class Publish:
             flat = pa.RecordBatch.from_arrays(chosen.flatten(), names=[f.name for f in chosen.type])
             contract = _STORED_FACTS if dataset == "person" else _ITEMS[dataset]
             index = 0 if dataset == "person" else _DATASETS.index(dataset) + 1
-            months = _months(flat)
-            for row, month, body in zip(rows, months, encode(flat, contract), strict=True):
-                out[keys[row]] = bytes([index]) + month.to_bytes(4, "big") + body
+            for row, when, body in zip(rows, _when(flat), encode(flat, contract), strict=True):
+                out[keys[row]] = bytes([index]) + when + body
         return out
 
     def _rewrite_headers(self, people: Sequence[bytes], items: dict[bytes, dict[bytes, bytes]]) -> None:
@@ -196,8 +212,9 @@ class Publish:
             self._ids.family(pl.col("family_ref")).alias("family_id"),
         )
         bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
-        for i, body in zip(headers["who"].to_list(), bodies, strict=True):
-            items[people[i]][_HEADER_KEY] = body
+        starts = _month_numbers(headers["programme_start_month"])
+        for i, start, body in zip(headers["who"].to_list(), starts, bodies, strict=True):
+            items[people[i]][_HEADER_KEY] = start + body
 
     def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
         """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
@@ -254,7 +271,8 @@ def splice(held: Mapping[bytes, bytes]) -> bytes:
     """A research record from what is held of a person: its head, then the arrays of its datasets in the schema's
     order, months ascending.
     """
-    parts = [held[_HEADER_KEY]]
+    head = held[_HEADER_KEY]
+    start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:]]
     groups: list[list[bytes]] = [[] for _ in range(len(_DATASETS) + 1)]
     for record, item in held.items():
         if record != _HEADER_KEY:
@@ -263,7 +281,8 @@ def splice(held: Mapping[bytes, bytes]) -> bytes:
         if group:
             group.sort()
             parts.append(_varint(len(group)))
-            parts += [item[_HEAD_BYTES:] for item in group]
+            for item in group:
+                parts += (item[_HEAD_BYTES:], _from_start(start, item[_MONTH_AT:_HEAD_BYTES]))
         parts.append(b"\x00")
     return b"".join(parts)
 
@@ -273,8 +292,8 @@ def _pairs(keys: Sequence[bytes], values: Sequence[bytes | None]) -> Iterable[tu
 
 
 def _varint(n: int) -> bytes:
-    """Avro's zigzag variable-length long, for n >= 0."""
-    n <<= 1
+    """Avro's zigzag variable-length long."""
+    n = n << 1 if n >= 0 else (-n << 1) - 1
     out = bytearray()
     while n > 0x7F:
         out.append(n & 0x7F | 0x80)
@@ -283,10 +302,24 @@ def _varint(n: int) -> bytes:
     return bytes(out)
 
 
-def _months(flat: pa.RecordBatch) -> list[int]:
-    """Days since 1970 of the first date column (0 if missing, and never below 0), to order items by."""
-    for field in flat.schema:
-        if pa.types.is_date32(field.type):
-            days = flat.column(field.name).cast(pa.int32()).fill_null(0)
-            return [max(0, d) for d in days.to_pylist()]
-    return [0] * flat.num_rows
+@functools.lru_cache(65_536)
+def _from_start(start: bytes, month: bytes) -> bytes:
+    """The encoded `months_from_start`, null or an int: of the numbers of the start's and of the item's month."""
+    a, b = int.from_bytes(start, "big"), int.from_bytes(month, "big")
+    if not a or not b or abs(b - a) > MOST_MONTHS:
+        return b"\x00"
+    return b"\x02" + _varint(b - a)
+
+
+def _month_numbers(months: pl.Series) -> list[bytes]:
+    """Months since the year 0, in bytes that sort as they do; 0 where there is none."""
+    numbers = (months.dt.year() * 12 + months.dt.month().cast(pl.Int32)).fill_null(0)
+    return [n.to_bytes(_MONTH_BYTES, "big") for n in numbers.to_list()]
+
+
+def _when(flat: pa.RecordBatch) -> list[bytes]:
+    """The number of the first date column's month: items are ordered by it, and set against the start."""
+    dates = next((i for i, f in enumerate(flat.schema) if pa.types.is_date32(f.type)), None)
+    if dates is None:
+        return [bytes(_MONTH_BYTES)] * flat.num_rows
+    return _month_numbers(pl.Series(flat.column(dates)).cast(pl.Date))

@@ -88,6 +88,39 @@ def test_items_come_in_order_of_months_and_those_without_one_first(publish: Publ
     ]
 
 
+@pytest.mark.parametrize(
+    ("start", "month", "distance"),
+    [
+        ("2013-05", "2013-05", 0),
+        ("2013-05", "2014-06", 13),
+        ("2013-05", "2013-04", -1),
+        ("2013-05", "2004-01", -112),
+        ("2013-05", "2113-05", 1200),
+        ("2013-05", "2113-06", None),
+        ("2113-05", "2013-05", -1200),
+        ("2113-06", "2013-05", None),
+        ("2013-05", "", None),
+        ("", "2013-05", None),
+    ],
+)
+def test_an_item_says_how_many_months_it_lies_from_the_start(
+    publish: Publisher, start: str, month: str, distance: int | None
+) -> None:
+    record = publish.record(f"""
+        person | record | dataset | programme_status | programme_start_month | month
+        p1     | c1     | person  | participant      | {start}               |
+        p1     | r1     | absence |                  |                       | {month}
+    """)
+    assert [i["months_from_start"] for i in record["absence"]] == [distance]
+
+
+def test_a_corrected_start_moves_every_item(publish: Publisher) -> None:
+    publish.say(COHORT + "    p1 | r1 | absence\n")
+    publish.say("person | record | dataset | month\n p1 | r1 | absence | 2014-05\n p1 | r2 | exclusion | 2013-04")
+    record = publish.record(COHORT.replace("2013-05", "2014-01"))
+    assert [record[a][0]["months_from_start"] for a in ("absence", "exclusion")] == [4, -9]
+
+
 def test_the_order_of_arrival_changes_no_byte() -> None:
     rows = ["p1 | r1 | absence | 2014-07", "p1 | r2 | absence | 2013-07", "p1 | r3 | exclusion | 2013-08"]
     said: set[bytes | None] = set()
