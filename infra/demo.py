@@ -37,6 +37,7 @@ from schemas.codec import decode
 from schemas.contracts import DATASETS, identified_topic, kind_of
 from schemas.registry import Registry
 from stream_processors import oracle
+from stream_processors.areas import load_areas
 from stream_processors.link import last_claims
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs
@@ -197,7 +198,9 @@ def _report(
     t0 = time.monotonic()
     key = read_key(token_key(settings))
     records = live_records(settings)
-    expected = oracle.research(records, key, read_key(research_key(settings)), load_catalogue())
+    areas = load_areas(settings.postcodes) if settings.postcodes else load_areas()
+    research = read_key(research_key(settings))
+    expected = oracle.research(records, key, research, load_catalogue(), areas.by_postcode)
     seconds["oracle"] = time.monotonic() - t0
     got = _decoded(table(settings, "research.person"), _RESEARCH)
     differences = oracle.equal(expected, got)

@@ -66,8 +66,8 @@ class Oracle:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A person as one supplier knows them. `born`: date of birth without default dates. `tokens`: by match key.
-    `blocks`: by pass.
+    """A person as one supplier knows them. `born`: date of birth without default dates. `postcode`: clean.
+    `tokens`: by match key. `blocks`: by pass.
     """
 
     supplier: str
@@ -78,6 +78,7 @@ class _Subject:
     blocks: dict[int, str]
     tokens: dict[str, str]
     born: datetime.date | None
+    postcode: str | None
     row: Row
 
     @property
@@ -85,8 +86,18 @@ class _Subject:
         return contracts.kind_of(self.supplier) == "council"
 
 
-def research(records: Records, token_key: bytes, research_key: bytes, catalogue: Catalogue, epoch: int = 1) -> Oracle:
-    """The research records of live supplier records, and the links that make them."""
+def research(
+    records: Records,
+    token_key: bytes,
+    research_key: bytes,
+    catalogue: Catalogue,
+    areas: Mapping[str, str],
+    epoch: int = 1,
+) -> Oracle:
+    """The research records of live supplier records, and the links that make them.
+
+    `areas`: LSOA by clean postcode.
+    """
     subjects = _subjects(records, token_key, catalogue, epoch)
     links = _link(subjects, catalogue)
     facts: dict[str, list[_Subject]] = defaultdict(list)
@@ -110,7 +121,7 @@ def research(records: Records, token_key: bytes, research_key: bytes, catalogue:
     families = _pseudonyms(ResearchIds(research_key).family, {s.family_ref for s in subjects if s.family_ref})
     persons: dict[str, dict[str, Any]] = {}
     for person, of in spine.items():
-        facts_of = _person_facts(of, families)
+        facts_of = _person_facts(of, families, areas)
         start = facts_of["programme_start_month"]
         arrays = {
             name: sorted(({**item, "months_from_start": _distance(start, item)} for item in items), key=_array_order)
@@ -207,11 +218,14 @@ def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: i
             "blocks",
             "tokens",
             "clean_dob",
+            "clean_postcode",
         )
-        for row, (id_, ref, record_ref, family_ref, blocks, tokens, born) in zip(rows, named.iter_rows(), strict=True):
+        for row, (id_, ref, record_ref, family_ref, blocks, tokens, born, postcode) in zip(
+            rows, named.iter_rows(), strict=True
+        ):
             by_key = dict(t.split(":") for t in tokens)
             by_pass = {int(b.partition(":")[0]): b for b in blocks}
-            out.append(_Subject(supplier, id_, ref, record_ref, family_ref, by_pass, by_key, born, row))
+            out.append(_Subject(supplier, id_, ref, record_ref, family_ref, by_pass, by_key, born, postcode, row))
     return out
 
 
@@ -332,7 +346,7 @@ def _month(day: datetime.date | None) -> datetime.date | None:
     return None if day is None or day < _EARLIEST_EVENT else day.replace(day=1)
 
 
-def _person_facts(of: Sequence[_Subject], families: Mapping[str, str]) -> dict[str, Any]:
+def _person_facts(of: Sequence[_Subject], families: Mapping[str, str], areas: Mapping[str, str]) -> dict[str, Any]:
     """The head of a research record.
 
     One cohort record speaks: a participant's before a comparison's, then the earliest start, then the smallest
@@ -352,7 +366,7 @@ def _person_facts(of: Sequence[_Subject], families: Mapping[str, str]) -> dict[s
         **{f"criterion_{c}": first.row.get(f"criterion_{c}") for c in _CRITERIA},
         "birth_year": next((s.born.year for s in ordered if s.born), None),
         "sex": next((s.row["sex"] for s in ordered if s.row.get("sex")), None),
-        "area": first.supplier.removeprefix("council-"),
+        "area": areas.get(first.postcode or "", first.supplier.removeprefix("council-")),
     }
 
 

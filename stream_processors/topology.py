@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from schemas import contracts
 from schemas.classification import ALLOWED
 from schemas.registry import SchemaIds
+from stream_processors.areas import Areas, load_areas
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -64,6 +66,7 @@ class Context:
     partitions: int
     catalogue: Catalogue
     policy: RetentionPolicy
+    areas: Areas
     epoch: int = 1
 
     @classmethod
@@ -73,9 +76,15 @@ class Context:
         research_key: Callable[[], bytes],
         schema_ids: SchemaIds,
         partitions: int,
+        postcodes: Path | None = None,
     ) -> Context:
-        """With the catalogue and the retention policy of the installation."""
-        return cls(token_key, research_key, schema_ids, partitions, load_catalogue(), load_policy())
+        """With the catalogue and the retention policy of the installation, and the areas of a postcode directory.
+
+        Raises:
+            DirectoryError: the directory cannot be used.
+        """
+        areas = load_areas(postcodes) if postcodes else load_areas()
+        return cls(token_key, research_key, schema_ids, partitions, load_catalogue(), load_policy(), areas)
 
 
 def build(name: str, context: Context) -> Processor:
@@ -104,6 +113,7 @@ def _pseudonymise(context: Context) -> Processor:
         context.policy,
         context.schema_ids,
         context.partitions,
+        context.areas,
         context.epoch,
     )
 

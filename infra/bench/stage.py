@@ -64,6 +64,7 @@ def main(name: str) -> Stage:
         lambda: read_key(research_key(settings)),
         registry,
         settings.partitions,
+        settings.postcodes,
     )
     watch = _Watch()
     with Instance.claim(settings.state, name) as instance:

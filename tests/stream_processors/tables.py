@@ -311,7 +311,7 @@ class Flow:
 
     def differences(self) -> list[str]:
         """Where research records and links differ from the oracle's."""
-        expected = oracle.research(self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue)
+        expected = oracle.research(self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, CONTEXT.areas.by_postcode)
         return oracle.equal(expected, self.research()) + oracle.equal_links(expected, self.links())
 
 
