@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 
 import msgpack
 import polars as pl
@@ -21,6 +22,7 @@ from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, decode_each, encode
 from schemas.contracts import Contract
 from schemas.registry import SchemaIds
+from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.guard import Guard
 from stream_processors.refs import REF_WIDTH, ResearchIds
@@ -84,9 +86,21 @@ class Publish:
 
     declaration = PUBLISH
 
-    def __init__(self, ids: ResearchIds, schema_ids: SchemaIds, partitions: int) -> None:
-        self._ids, self._schemas, self._partitions = ids, schema_ids, partitions
-        self._guard = Guard(_RESEARCH)
+    def __init__(
+        self,
+        ids: ResearchIds,
+        schema_ids: SchemaIds,
+        partitions: int,
+        areas: Areas,
+        as_of: Callable[[], date | None] = lambda: None,
+    ) -> None:
+        """`as_of`: the day that the clock says, None before its first tick.
+
+        Raises:
+            GuardError: the guard does not allow what the research record would hold.
+        """
+        self._ids, self._schemas, self._partitions, self._as_of = ids, schema_ids, partitions, as_of
+        self._guard = Guard(_RESEARCH, areas.codes)
         if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) :] != _DATASETS:
             raise ValueError("research/person must end with its arrays: the record is spliced in that order")
         if any([i["name"] for i in f["type"]["items"]["fields"]][-1] != _DERIVED for f in _ARRAYS):
@@ -174,11 +188,11 @@ class Publish:
         keys = [keys[i] for i in decoded.good]
         out: dict[bytes, bytes] = {}
         table = decoded.batch
-        allowed = self._guard.allowed(table)
-        refused.update({k: "RefusedByGuard" for k, ok in zip(keys, allowed, strict=True) if not ok})
+        refusals = self._guard.refusals(table, self._as_of())
+        refused.update({k: error for k, error in zip(keys, refusals, strict=True) if error})
         for dataset in ["person", *_DATASETS]:
             column = table.column(dataset)
-            rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if allowed[i]]
+            rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if refusals[i] is None]
             if not rows:
                 continue
             chosen = column.take(pa.array(rows))

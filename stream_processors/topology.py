@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,6 +69,7 @@ class Context:
     policy: RetentionPolicy
     areas: Areas
     epoch: int = 1
+    as_of: Callable[[], date | None] = lambda: None
 
     @classmethod
     def default(
@@ -99,9 +101,14 @@ def build(name: str, context: Context) -> Processor:
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
         "link": lambda: Link(context.catalogue, context.schema_ids),
         "join": lambda: Join(context.schema_ids, context.partitions),
-        "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),
+        "publish": lambda: _publish(context),
     }
     return builders[name]()
+
+
+def _publish(context: Context) -> Processor:
+    ids = ResearchIds(context.research_key())
+    return Publish(ids, context.schema_ids, context.partitions, context.areas, context.as_of)
 
 
 def _pseudonymise(context: Context) -> Processor:
