@@ -17,6 +17,7 @@ from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.run import run
+from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
@@ -36,6 +37,7 @@ app.command()(simulate)
 app.command()(publish)
 app.command()(run)
 app.add_typer(enclave_app, name="enclave")
+app.command()(scan)
 app.command()(demo)
 app.command()(bench)
 app.add_typer(evaluate_app, name="evaluate")
