@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from stream_processors.areas import load_areas
 from stream_processors.link import last_claims
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs
+from stream_processors.runtime.partition import partition_of
 from stream_processors.topology import NAMES
 
 FEBRL_COUNCIL, FEBRL_DEPARTMENT = "council-febrl", "health"
@@ -203,7 +205,9 @@ def _report(
     records = live_records(settings)
     areas = load_areas(settings.postcodes) if settings.postcodes else load_areas()
     research = read_key(research_key(settings))
-    expected = oracle.research(records, key, research, load_catalogue(), areas.by_postcode)
+    k, home_of = settings.k_anonymity, partial(partition_of, count=settings.partitions)
+    widen = oracle.Widen(k, home_of, areas.wider) if k > 1 else None
+    expected = oracle.research(records, key, research, load_catalogue(), areas.by_postcode, widen=widen)
     seconds["oracle"] = time.monotonic() - t0
     got = _decoded(table(settings, "research.person"), _RESEARCH)
     differences = oracle.equal(expected, got)
