@@ -39,5 +39,6 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "linkage/contribution": frozenset({"reference", "quasi", "attribute", "technical"}),
         "research/person": frozenset({"pseudonym", "quasi", "attribute"}),
         "governance/quarantine": frozenset({"technical"}),
+        "governance/acknowledgement": frozenset({"technical"}),
     }
 )

@@ -42,6 +42,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "linkage.contribution",
         "research.person",
         "governance.quarantine",
+        "governance.acknowledgement",
         "state.route",
         "state.link",
         "state.join",
