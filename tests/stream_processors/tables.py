@@ -276,8 +276,9 @@ def _line(row: Cells) -> list[tuple[str, str]]:
 class Flow:
     """The whole flow, brokerless: supplier records in, research records out, the oracle beside it."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.driver = Driver([build(name, CONTEXT) for name in NAMES], PARTITIONS, seed)
+    def __init__(self, seed: int = 0, context: Context = CONTEXT) -> None:
+        self.catalogue = context.catalogue
+        self.driver = Driver([build(name, context) for name in NAMES], PARTITIONS, seed)
 
     def put(self, supplier: str, dataset: str, **row: Any) -> None:
         """Publish a supplier's record."""
@@ -325,9 +326,13 @@ class Flow:
         last = {r.key: r.value for r in log.records}
         return [(k, v) for k, v in last.items() if v is not None]
 
+    def oracle(self) -> oracle.Oracle:
+        """What must be of the live supplier records."""
+        return oracle.research(self.live(), TOKEN_KEY, RESEARCH_KEY, self.catalogue)
+
     def differences(self) -> list[str]:
         """Where research records and links differ from the oracle's."""
-        expected = oracle.research(self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue)
+        expected = self.oracle()
         return oracle.equal(expected, self.research()) + oracle.equal_links(expected, self.links())
 
 
