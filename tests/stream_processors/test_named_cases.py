@@ -362,15 +362,11 @@ def outcomes(flow: Flow, rows: list[dict[str, str]]) -> dict[str, str]:
     return out
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case, marks=pytest.mark.xfail(strict=True, reason=KNOWN_WRONG[case]) if case in KNOWN_WRONG else ()
-        )
-        for case in CASES
-    ],
-)
+def marks(case: str) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.xfail(strict=True, reason=KNOWN_WRONG[case]),) if case in KNOWN_WRONG else ()
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=marks(case)) for case in CASES])
 def test_the_outcome_of(case: str) -> None:
     rows = people_of(CASES[case])
     flow = Flow()
