@@ -221,20 +221,25 @@ def equal_links(oracle: Oracle, decoded: Mapping[str, Row]) -> list[str]:
 def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: int) -> list[_Subject]:
     keys, refs = TokenKeys(token_key, epoch), Refs(token_key)
     encoder = Encoder(catalogue, keys, encodings=catalogue.near is not None)
-    out = []
-    for supplier, datasets in records.items():
-        rows = datasets.get("person", ())
-        if not rows:
-            continue
+    people = {supplier: datasets["person"] for supplier, datasets in records.items() if datasets.get("person")}
+    if not people:
+        return []
+    frames = []
+    for supplier, rows in people.items():
         id_field = contracts.identified(supplier, "person").subject_field
-        frame = pl.DataFrame(
-            {
-                "id": pl.Series([r[id_field] for r in rows], dtype=pl.String),
-                "family": pl.Series([r.get("family_id") for r in rows], dtype=pl.String),
-                **{n: pl.Series([r.get(n) for r in rows], dtype=t) for n, t in _IDENTITY.items()},
-            }
+        frames.append(
+            pl.DataFrame(
+                {
+                    "id": pl.Series([r[id_field] for r in rows], dtype=pl.String),
+                    "family": pl.Series([r.get("family_id") for r in rows], dtype=pl.String),
+                    **{n: pl.Series([r.get(n) for r in rows], dtype=t) for n, t in _IDENTITY.items()},
+                }
+            ).with_columns(supplier=pl.lit(supplier))
         )
-        named = encoder.encode(tokenise(normalise(frame), catalogue, keys)).select(
+    encoded = encoder.encode(tokenise(normalise(pl.concat(frames)), catalogue, keys))
+    out = []
+    for supplier, rows in people.items():
+        named = encoded.filter(pl.col("supplier") == supplier).select(
             "id",
             refs.subject(supplier, pl.col("id")).alias("ref"),
             refs.record(supplier, "person", pl.col("id"), pl.lit("")).alias("record_ref"),
@@ -250,10 +255,11 @@ def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: i
             id_, ref, record_ref, family_ref, blocks, tokens, statements, encodings, born, postcode = made
             by_key = dict(t.split(":") for t in tokens)
             by_pass = {int(b.partition(":")[0]): b for b in blocks}
-            stated, encoded = dict(zip(by_pass, statements, strict=True)), dict(zip(by_pass, encodings, strict=False))
+            stated = dict(zip(by_pass, statements, strict=True))
+            filters = dict(zip(by_pass, encodings, strict=False))
             out.append(
                 _Subject(
-                    supplier, id_, ref, record_ref, family_ref, by_pass, by_key, stated, encoded, born, postcode, row
+                    supplier, id_, ref, record_ref, family_ref, by_pass, by_key, stated, filters, born, postcode, row
                 )
             )
     return out

@@ -328,13 +328,17 @@ class Flow:
         last = {r.key: r.value for r in log.records}
         return [(k, v) for k, v in last.items() if v is not None]
 
-    def differences(self) -> list[str]:
-        """Where research records and links differ from the oracle's."""
+    def oracle(self) -> oracle.Oracle:
+        """What must be of the live supplier records."""
         areas, k = self.context.areas, self.context.k_anonymity
         widen = oracle.Widen(k, lambda person: partition_of(person, PARTITIONS), areas.wider) if k > 1 else None
-        expected = oracle.research(
-            self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, areas.by_postcode, widen=widen
+        return oracle.research(
+            self.live(), TOKEN_KEY, RESEARCH_KEY, self.context.catalogue, areas.by_postcode, widen=widen
         )
+
+    def differences(self) -> list[str]:
+        """Where research records and links differ from the oracle's."""
+        expected = self.oracle()
         return oracle.equal(expected, self.research()) + oracle.equal_links(expected, self.links())
 
 
