@@ -450,7 +450,8 @@ def _persons(cohort: Sequence[_Subject], catalogue: Catalogue) -> dict[str, str]
 
 
 def widen_areas(people: Sequence[dict[str, Any]], widen: Widen) -> None:
-    """Set the areas of the people of one partition so that k of them share birth year, sex and area, or have none."""
+    """Set the areas of the people of one partition so that k of them share birth year, sex and area, or have none of
+    them."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     steps: dict[str, Sequence[str]] = {}
     for row in people:
@@ -476,7 +477,10 @@ def widen_areas(people: Sequence[dict[str, Any]], widen: Widen) -> None:
             step.update({area: 2 for area in step if step[area] == at and steps[area][at] == code})
         for row in group:
             at = step[row["area"]]
-            row["area"] = None if at == 3 else steps[row["area"]][at]
+            if at == 3:
+                row.update(birth_year=None, sex=None, area=None)
+            else:
+                row["area"] = steps[row["area"]][at]
 
 
 # Generalisation ------------------------------------------------------------------------------------------------------

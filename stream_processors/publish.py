@@ -50,7 +50,7 @@ _NOT_RECORDS = frozenset({_HEADER_KEY, _PLACE_KEY})
 _WIDENED_TO = b"k"  # in both kinds of state: the k that was followed
 # A stored item: its dataset in one byte, the number of its month in three, the encoded item without
 # `months_from_start`, which follows from the person's start. The stored head: the start's number, the encoded head
-# without the area, which may be wider than the person's place.
+# without birth year, sex and area, of which less may be published than is known.
 _MONTH_AT, _MONTH_BYTES = 1, 3
 _HEAD_BYTES = _MONTH_AT + _MONTH_BYTES
 _DERIVED = "months_from_start"
@@ -71,10 +71,11 @@ _ITEMS = {
     )
     for f in _ARRAYS
 }
-_AREA = "area"
+_QUASI = ["birth_year", "sex", "area"]
+_SEXES = next(leaf.symbols for leaf in _RESEARCH.leaves if leaf.path == "sex")
 _HEADER = _sub_contract(
     "research/person",
-    {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in {*_DATASETS, _AREA}]},
+    {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in {*_DATASETS, *_QUASI}]},
 )
 _STORED_FACTS = _sub_contract(
     "linkage/contribution", _CONTRIBUTION.json["fields"][3]["type"][1] | {"namespace": "lethe.linkage"}
@@ -111,8 +112,10 @@ class Publish:
         self._ids, self._schemas, self._partitions, self._as_of = ids, schema_ids, partitions, as_of
         self._guard = Guard(_RESEARCH, areas.codes)
         self._widening = Widening(k, areas)
-        if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) - 1 :] != [_AREA, *_DATASETS]:
-            raise ValueError("research/person must end with area and its arrays: the record is spliced in that order")
+        if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) - len(_QUASI) :] != [*_QUASI, *_DATASETS]:
+            raise ValueError(
+                f"research/person must end with {', '.join(_QUASI)} and its arrays: it is spliced like that"
+            )
         if any([i["name"] for i in f["type"]["items"]["fields"]][-1] != _DERIVED for f in _ARRAYS):
             raise ValueError(
                 f"research/person: every item must end with {_DERIVED}: the record is spliced in that order"
@@ -173,9 +176,9 @@ class Publish:
             held = {p: msgpack.unpackb(v) if v else {} for p, v in _pairs(others, view.get_many("persons", others))}
             items = [view.unpacked[p] if p in view.unpacked else held[p] for p in people]
             head = wire.header(self._schemas.schema_id("research.person"))
-            areas = self._widening.areas_of(view, [of.get(_PLACE_KEY) for of in items])
+            places = self._widening.shown(view, [of.get(_PLACE_KEY) for of in items])
             values = [
-                head + splice(of, area) if _HEADER_KEY in of else None for of, area in zip(items, areas, strict=True)
+                head + splice(of, place) if _HEADER_KEY in of else None for of, place in zip(items, places, strict=True)
             ]
             ids = pl.Series("person", people).cast(pl.String).to_frame().select(self._ids.person(pl.col("person")))
             research_ids = ids.to_series()
@@ -276,7 +279,7 @@ class Publish:
         )
         bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
         starts = _month_numbers(headers["programme_start_month"])
-        places = headers.select(pl.col("birth_year").cast(pl.String), "sex", _AREA).fill_null("").rows()
+        places = headers.select(pl.col(_QUASI).cast(pl.String)).fill_null("").rows()
         for i, start, body, place in zip(headers["who"].to_list(), starts, bodies, places, strict=True):
             items[people[i]][_HEADER_KEY] = start + body
             items[people[i]][_PLACE_KEY] = Place(*place).packed()
@@ -332,12 +335,12 @@ def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def splice(held: Mapping[bytes, bytes], area: str | None) -> bytes:
-    """A research record from what is held of a person: its head, the area, then the arrays of its datasets in the
-    schema's order, months ascending.
+def splice(held: Mapping[bytes, bytes], place: Place) -> bytes:
+    """A research record from what is held of a person: its head, what is published of its place, then the arrays of
+    its datasets in the schema's order, months ascending.
     """
     head = held[_HEADER_KEY]
-    start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:], _optional_text(area)]
+    start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:], _encoded(place)]
     groups: list[list[bytes]] = [[] for _ in range(len(_DATASETS) + 1)]
     for record, item in held.items():
         if record not in _NOT_RECORDS:
@@ -368,9 +371,16 @@ def _varint(n: int) -> bytes:
 
 
 @functools.lru_cache(65_536)
-def _optional_text(text: str | None) -> bytes:
-    """Avro's union of null and string."""
-    return b"\x00" if text is None else b"\x02" + _varint(len(text.encode())) + text.encode()
+def _encoded(place: Place) -> bytes:
+    """The three last scalar fields, each a union with null: an int, an enum by the place of its symbol, a string."""
+    area = place.area.encode()
+    return b"".join(
+        (
+            b"\x02" + _varint(int(place.year)) if place.year else b"\x00",
+            b"\x02" + _varint(_SEXES.index(place.sex)) if place.sex else b"\x00",
+            b"\x02" + _varint(len(area)) + area if area else b"\x00",
+        )
+    )
 
 
 @functools.lru_cache(65_536)

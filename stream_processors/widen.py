@@ -2,8 +2,9 @@
 
 People of one birth year, sex and local authority are a group. Within it each LSOA starts at its own level; those with
 fewer than k people go up together to their MSOA, and those that are still fewer to the local authority. If that would
-be fewer than k, too, the smallest of the other classes join it. A group of fewer than k people has no area at all.
-The level of an LSOA is a function of how many people of the group live in each: no history, no order.
+be fewer than k, too, the smallest of the other classes join it. In a group of fewer than k people no area helps: they
+are published without birth year, sex and area. The level of an LSOA is a function of how many people of the group live
+in each: no history, no order.
 
 Each partition of `publish` counts its own people, so a key has one writer and there is no loop. A class that has k
 people in every partition where it has any has k in all (ADR 16).
@@ -14,14 +15,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgpack
 
 from stream_processors.areas import AUTHORITY, LSOA, MSOA, Areas
 from stream_processors.runtime.state import View
 
-NO_AREA = 3
+HIDDEN = 3
 CELLS, LEVELS = "cells", "levels"
 _WIDTH = 16  # of a group in a key: its digest, so that all prefixes are of one width
 _PERSON = -32
@@ -44,6 +45,10 @@ class Place:
     def unpacked(cls, packed: bytes) -> Place:
         """Of `packed`."""
         return cls(*packed.decode().split(_APART))
+
+
+NOWHERE = Place("", "", "")
+"""Nothing is published of when somebody was born, of their sex and of where they live."""
 
 
 def levels(counts: Mapping[str, int], k: int, areas: Areas) -> dict[str, int]:
@@ -71,7 +76,7 @@ def levels(counts: Mapping[str, int], k: int, areas: Areas) -> dict[str, int]:
             if level != AUTHORITY:
                 classes[_widened(areas, area, level), level] += counts[area]
         if not classes:
-            return dict.fromkeys(out, NO_AREA)
+            return dict.fromkeys(out, HIDDEN)
         _, smallest, at = min((n, code, level) for (code, level), n in classes.items())
         for area, level in out.items():
             if level == at and _widened(areas, area, level) == smallest:
@@ -110,20 +115,20 @@ class Widening:
                     view.put(CELLS, group + place.area.encode() + person, value)
         return self._level(view, sorted(groups))
 
-    def areas_of(self, view: View, places: Iterable[bytes | None]) -> list[str | None]:
-        """The area that is published of each place, in order."""
+    def shown(self, view: View, places: Iterable[bytes | None]) -> list[Place]:
+        """What is published of each place (packed), in order."""
         found = [Place.unpacked(p) if p is not None else None for p in places]
         if not self.on:
-            return [p.area or None if p is not None else None for p in found]
+            return [p or NOWHERE for p in found]
         groups = [self._group(p) if p is not None else b"" for p in found]
         held = {g: msgpack.unpackb(v) for g, v in zip(groups, view.get_many(LEVELS, groups), strict=True) if v}
-        out: list[str | None] = []
+        out: list[Place] = []
         for place, group in zip(found, groups, strict=True):
-            level = held.get(group, {}).get(place.area, NO_AREA) if place is not None else NO_AREA
-            if place is None or level == NO_AREA:
-                out.append(None)
+            level = held.get(group, {}).get(place.area, HIDDEN) if place is not None else HIDDEN
+            if place is None or level == HIDDEN:
+                out.append(NOWHERE)
             else:
-                out.append(self._areas.widened(place.area, level) or None)
+                out.append(replace(place, area=self._areas.widened(place.area, level) or ""))
         return out
 
     def _group(self, place: Place) -> bytes:

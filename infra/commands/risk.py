@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.errors import EXIT_ERROR, EXIT_USAGE, fail
+from infra.errors import EXIT_ERROR, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
 
 
@@ -29,6 +29,7 @@ def risk(
 
     Example: lethe risk /srv/enclave
     """
+    need_enclave()
     import duckdb
 
     from stream_processors.areas import DirectoryError, load_areas

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_processors import oracle
 from stream_processors.areas import AUTHORITY, LSOA, MSOA
-from stream_processors.widen import NO_AREA, levels
+from stream_processors.widen import HIDDEN, levels
 from tests.stream_processors.tables import CONTEXT, Bench, decoded, wide
 
 AREAS = CONTEXT.areas
@@ -35,8 +35,8 @@ LONDON = "E09000023"
         ({A1: 2, B1: 1}, 3, {A1: AUTHORITY, B1: AUTHORITY}),
         ({A1: 1, B1: 5, B2: 3}, 3, {A1: AUTHORITY, B1: LSOA, B2: AUTHORITY}),
         ({A1: 1, A2: 2, B1: 1, B2: 9}, 3, {A1: AUTHORITY, A2: AUTHORITY, B1: AUTHORITY, B2: LSOA}),
-        ({A1: 1, B1: 1}, 3, {A1: NO_AREA, B1: NO_AREA}),
-        ({"northam": 2}, 3, {"northam": NO_AREA}),
+        ({A1: 1, B1: 1}, 3, {A1: HIDDEN, B1: HIDDEN}),
+        ({"northam": 2}, 3, {"northam": HIDDEN}),
         ({"northam": 3}, 3, {"northam": LSOA}),
     ],
 )
@@ -53,7 +53,7 @@ def test_every_published_class_has_k_people_and_the_oracle_says_the_same(counts:
     found = levels(counts, k, AREAS)
     published: Counter[str | None] = Counter()
     for area, n in counts.items():
-        published[None if found[area] == NO_AREA else AREAS.widened(area, found[area])] += n
+        published[None if found[area] == HIDDEN else AREAS.widened(area, found[area])] += n
     assert all(n >= k for code, n in published.items() if code is not None)
     assert None not in published or sum(counts.values()) < k
     rows = [{"birth_year": 2001, "sex": "F", "area": area} for area, n in counts.items() for _ in range(n)]
@@ -91,7 +91,7 @@ class Publisher(Bench):
 def test_a_class_moves_both_ways_as_people_come_and_go() -> None:
     publish = Publisher()
     publish.live(p1=A1, p2=A1)
-    assert publish.shown() == {None: 2}, "two people in all: no area"
+    assert publish.shown() == {None: 2}, "two people in all: hidden"
     publish.live(p3=B1)
     assert publish.shown() == {LONDON: 3}
     publish.live(p4=A2)
@@ -123,8 +123,8 @@ def test_people_of_other_years_and_sexes_do_not_count() -> None:
         p4     | c      | person  | comparison       | 2001       | F   | {A1}
     """
     said = publish.take([("linkage.contribution", publish.records("linkage.contribution", text))])
-    areas = [decoded(s.topic, s.value)["area"] for s in said if s.value]
-    assert sorted(areas, key=str) == [A1, A1, None, None]
+    shown = [tuple(decoded(s.topic, s.value)[q] for q in ("birth_year", "sex", "area")) for s in said if s.value]
+    assert sorted(shown, key=str) == [(2001, "F", A1)] * 2 + [(None, None, None)] * 2, "alone, they are hidden"
 
 
 def test_another_k_is_followed_at_the_next_record_also_with_state_of_before() -> None:
