@@ -4,6 +4,7 @@ machine."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +36,10 @@ class Settings(BaseSettings):
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
+    control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
+    clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
+    tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
+    enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 

@@ -29,6 +29,7 @@ from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
+CONTROL = "control"  # runs as the processors do, and is none: Faust, and imported where it runs alone
 _log = structlog.get_logger()
 _REFUSED = (
     KeyFileError,
@@ -48,8 +49,13 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
     """
     configure()
     validate()
-    registry = Registry(settings.registry)
     try:
+        if name == CONTROL:
+            from infra.control import work as control
+
+            control(settings, number)
+            return
+        registry = Registry(settings.registry)
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
         try:

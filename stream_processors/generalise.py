@@ -168,9 +168,7 @@ def check() -> None:
             kept field is not one of the activity's.
     """
     activity = {leaf.path for leaf in contracts.contract("linkage/activity").leaves}
-    for name in contracts.names():
-        if not name.startswith("identified/"):
-            continue
+    for name in contracts.supplied():
         kept = KEPT.get(name)
         if kept is None:
             raise UnclassifiedFieldError(f"{name}: no rule says what is kept of it")

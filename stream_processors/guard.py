@@ -34,7 +34,14 @@ REFUSED, EXPIRED = "RefusedByGuard", "Expired"
 _SYMBOL = re.compile(r"[A-Za-z][A-Za-z_]*[0-9]?$")
 _COUNCIL = r"^[a-z0-9]+(?:-[a-z0-9]+)*$"
 _ENVELOPE = MappingProxyType(
-    {"dataset": "enum", "supplier": "string", "expires_on": "date", "person": "record", "person.family_ref": "string"}
+    {
+        "dataset": "enum",
+        "supplier": "string",
+        "expires_on": "date",
+        "received_on": "date",
+        "person": "record",
+        "person.family_ref": "string",
+    }
 )
 """Fields of a contribution that do not go on; the family's reference becomes a pseudonym."""
 

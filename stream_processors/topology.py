@@ -13,6 +13,7 @@ from schemas import contracts
 from schemas.classification import ALLOWED
 from schemas.registry import SchemaIds
 from stream_processors.areas import Areas, load_areas
+from stream_processors.enquiry.opening import Opener
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -32,8 +33,10 @@ PARTITIONED_BY: Mapping[str, str] = MappingProxyType(
         "identified.*": "subject id",
         "linkage.identity": "subject",
         "linkage.activity": "subject",
+        "linkage.sought": "subject",  # in every partition: whoever holds a subject looks
         "linkage.link": "subject",
         "linkage.candidate": "block",
+        "linkage.enquiry": "block",
         "linkage.contribution": "person",
         "research.person": "research id",
     }
@@ -44,9 +47,12 @@ WRITERS: Mapping[str, str] = MappingProxyType(
     {
         "linkage.identity": "pseudonymise",
         "linkage.activity": "pseudonymise",
+        "linkage.enquiry": "pseudonymise",
         "linkage.candidate": "route",
         "linkage.link": "link",
+        "linkage.sought": "link",
         "linkage.contribution": "join",
+        "governance.finding": "join",
         "research.person": "publish",
     }
 )
@@ -112,7 +118,7 @@ def build(name: str, context: Context) -> Processor:
     builders: dict[str, Callable[[], Processor]] = {
         "pseudonymise": lambda: _pseudonymise(context),
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
-        "link": lambda: Link(context.catalogue, context.schema_ids),
+        "link": lambda: Link(context.catalogue, context.schema_ids, context.partitions),
         "join": lambda: Join(context.schema_ids, context.partitions),
         "publish": lambda: _publish(context),
     }
@@ -135,6 +141,7 @@ def _pseudonymise(context: Context) -> Processor:
         context.partitions,
         context.areas,
         context.epoch,
+        Opener(key, TokenKeys(key, context.epoch), context.catalogue, context.schema_ids, context.partitions),
     )
 
 
