@@ -12,8 +12,9 @@ import structlog
 
 ALLOWED_FIELDS = frozenset(
     {
-        "event", "level", "timestamp", "processor", "instance", "partition", "partitions", "topic", "records", "error",
-        "retry_in_s", "lagged", "what", "supplier", "dataset", "file", "point", "seconds", "pid", "exit_code", "advice",
+        "event", "level", "timestamp", "processor", "instance", "partition", "partitions", "topic", "offset", "records",
+        "error", "retry_in_s", "lagged", "what", "supplier", "dataset", "file", "point", "seconds", "pid",
+        "exit_code", "advice",
     }
 )  # fmt: skip
 

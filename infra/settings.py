@@ -26,6 +26,12 @@ class Settings(BaseSettings):
         description="base URL of the registry's Confluent-compatible interface",
     )
     controller_port: int = Field(default=19093, description="loopback port of the local broker's controller")
+    postcodes: Path | None = Field(
+        default=None, description="postcode directory (ONSPD, CSV) to find areas by; by default a sample of one borough"
+    )
+    k_anonymity: int = Field(
+        default=0, ge=0, description="publish widens areas until so many people share birth year and sex, too; 0: never"
+    )
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
@@ -79,5 +85,5 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make the same settings in a child process."""
-        values = {**self.model_dump(), "home": self.base, "dist_dir": self.dist}
+        values = {**self.model_dump(exclude_none=True), "home": self.base, "dist_dir": self.dist}
         return {f"LETHE_{name.upper()}": str(value) for name, value in values.items()}

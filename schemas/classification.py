@@ -42,6 +42,7 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "linkage/sought": frozenset({"reference", "technical"}),
         "research/person": frozenset({"pseudonym", "quasi", "attribute"}),
         "governance/quarantine": frozenset({"technical"}),
+        "governance/acknowledgement": frozenset({"technical"}),
         "governance/clock": frozenset({"technical"}),
         "governance/enquiry": frozenset({"sealed", "technical"}),
         "governance/finding": frozenset({"reference", "technical"}),  # hashes of references, for the audit

@@ -17,11 +17,12 @@ from schemas.codec import Decoded, arrow_schema, decode_each, decode_older, enco
 from schemas.contracts import Contract
 from schemas.registry import SchemaIds, UnknownSchemaError
 from stream_processors import generalise
+from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.encodings import Encoder
-from stream_processors.matching.normalise import normalise
+from stream_processors.matching.normalise import normalise, postcode
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
@@ -73,6 +74,7 @@ class Pseudonymise:
         policy: RetentionPolicy,
         schema_ids: SchemaIds,
         partitions: int,
+        areas: Areas,
         epoch: int = 1,
         opener: Opener | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class Pseudonymise:
         self._opener = opener
         self.version = f"epoch {epoch}, catalogue {catalogue.label}, form {_FORM}"
         self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
+        self._areas = areas
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002
         """Nothing is kept."""
@@ -212,7 +215,9 @@ class Pseudonymise:
         if dataset == "person" and contract.name == "identified/council.person":
             item = item.with_columns(
                 named.select(self._refs.family(supplier, pl.col("family_id")).alias("family_ref"))["family_ref"],
-                pl.lit(supplier.removeprefix("council-")).alias("area"),
+                self._areas.lsoa(named.select(postcode(pl.col("postcode"))).to_series())
+                .fill_null(supplier.removeprefix("council-"))
+                .alias("area"),
             )
         wanted = arrow_schema(_ACTIVITY).field(dataset).type
         item = item.with_columns(pl.lit(None).alias(f.name) for f in wanted if f.name not in item.columns)

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from types import MappingProxyType
 
 from schemas import contracts
 from schemas.classification import ALLOWED
 from schemas.registry import SchemaIds
+from stream_processors.areas import Areas, load_areas
 from stream_processors.enquiry.opening import Opener
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
@@ -70,7 +73,10 @@ class Context:
     partitions: int
     catalogue: Catalogue
     policy: RetentionPolicy
+    areas: Areas
     epoch: int = 1
+    as_of: Callable[[], date | None] = lambda: None
+    k_anonymity: int = 0
 
     @classmethod
     def default(
@@ -79,10 +85,27 @@ class Context:
         research_key: Callable[[], bytes],
         schema_ids: SchemaIds,
         partitions: int,
+        postcodes: Path | None = None,
+        k_anonymity: int = 0,
         catalogue: Catalogue | None = None,
     ) -> Context:
-        """With the retention policy that comes with Lethe, and its catalogue unless another is given."""
-        return cls(token_key, research_key, schema_ids, partitions, catalogue or load_catalogue(), load_policy())
+        """With the retention policy and the catalogue of the installation, unless another is given, and the areas of a
+        postcode directory.
+
+        Raises:
+            DirectoryError: the directory cannot be used.
+        """
+        areas = load_areas(postcodes) if postcodes else load_areas()
+        return cls(
+            token_key,
+            research_key,
+            schema_ids,
+            partitions,
+            catalogue or load_catalogue(),
+            load_policy(),
+            areas,
+            k_anonymity=k_anonymity,
+        )
 
 
 def build(name: str, context: Context) -> Processor:
@@ -97,9 +120,14 @@ def build(name: str, context: Context) -> Processor:
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
         "link": lambda: Link(context.catalogue, context.schema_ids, context.partitions),
         "join": lambda: Join(context.schema_ids, context.partitions),
-        "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),
+        "publish": lambda: _publish(context),
     }
     return builders[name]()
+
+
+def _publish(context: Context) -> Processor:
+    ids = ResearchIds(context.research_key())
+    return Publish(ids, context.schema_ids, context.partitions, context.areas, context.as_of, context.k_anonymity)
 
 
 def _pseudonymise(context: Context) -> Processor:
@@ -111,6 +139,7 @@ def _pseudonymise(context: Context) -> Processor:
         context.policy,
         context.schema_ids,
         context.partitions,
+        context.areas,
         context.epoch,
         Opener(key, TokenKeys(key, context.epoch), context.catalogue, context.schema_ids, context.partitions),
     )

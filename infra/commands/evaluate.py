@@ -440,7 +440,9 @@ def _links(people: pl.DataFrame, many_to_one: bool, catalogue: Catalogue) -> tup
 
     token_key = secrets.token_bytes(32)
     registry = StaticRegistry()
-    context = Context.default(lambda: token_key, lambda: secrets.token_bytes(32), registry, 1, catalogue)
+    context = Context.default(
+        lambda: token_key, lambda: secrets.token_bytes(32), registry, partitions=1, catalogue=catalogue
+    )
     driver = Driver([build(name, context) for name in _PROCESSORS], partitions=1)
     refs = Refs(token_key)
     now = int(time.time() * 1000)

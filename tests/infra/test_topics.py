@@ -53,6 +53,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "governance.batch",
         "governance.reconciliation",
         "governance.alert",
+        "governance.acknowledgement",
         "state.route",
         "state.link",
         "state.join",
