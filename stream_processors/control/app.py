@@ -58,6 +58,9 @@ class Looks(Protocol):
     def observe(self, now_ms: int) -> list[Observed]:
         """Transactions that hang, and ticks that wait."""
 
+    def partitions(self) -> list[tuple[str, int]]:
+        """Every partition of every topic."""
+
 
 @dataclass
 class Control:
@@ -181,6 +184,11 @@ def _timers(control: Control, looks: Looks) -> None:
         await control.send(office.reconcile(committed))
         await control.send(office.alert([*observed, *office.quarantined()], _LOOKED_AT, now_ms()))
 
+    async def heartbeat() -> None:
+        if control.leads:
+            partitions = await asyncio.get_running_loop().run_in_executor(None, looks.partitions)
+            await control.send(office.heartbeats(partitions))
+
     async def clock() -> None:
         before, now = (last[-1] if last else None), Reading(now_ms(), time.monotonic_ns() // 1_000_000)
         last[:] = [now]
@@ -196,6 +204,7 @@ def _timers(control: Control, looks: Looks) -> None:
 
     app.timer(_BEAT_S)(beat)
     app.timer(_LOOK_S)(_guarded(look))
+    app.timer(settings.heartbeat_seconds)(_guarded(heartbeat))
     if settings.clock == "wall":
         app.timer(settings.tick_seconds)(_guarded(clock))
 

@@ -30,6 +30,7 @@ from stream_processors.runtime.records import HEARTBEAT_KEY
 ENQUIRY, FINDING = "governance.enquiry", "governance.finding"
 ANSWER, AUDIT, ALERT = "governance.answer", "governance.audit", "governance.alert"
 BATCH, RECONCILIATION, QUARANTINE = "governance.batch", "governance.reconciliation", "governance.quarantine"
+ZONES = frozenset({"identified", "linkage", "research", "governance", "state"})
 _ANSWERED: frozenset[Reason] = frozenset({"stale", "too_many"})
 """Refusals that are answered on the topic. To answer the others would be to answer whoever used another's id."""
 
@@ -176,6 +177,15 @@ class Office:
         value = tick_value(day, self.ids)
         late = [p for p in range(self.partitions) if p not in self.told or self.told[p] < day]
         return [Said(CLOCK, p, CLOCK_KEY, value) for p in late]
+
+    def heartbeats(self, partitions: Iterable[tuple[str, int]]) -> list[Said]:
+        """A tombstone on the reserved key to every partition of Lethe's topics.
+
+        Segments roll only when something is written: a partition that is idle is never cleaned, and what was deleted
+        from it stays on the disk.
+        """
+        ours = [(t, p) for t, p in partitions if t.partition(".")[0] in ZONES]
+        return [Said(topic, partition, HEARTBEAT_KEY, None) for topic, partition in sorted(ours)]
 
     def tells_back(self, day: date) -> bool:
         """Whether the day lies before one that was told: then the clock is wrong, or was when it told that."""

@@ -37,7 +37,8 @@ HELD = {(COUNCIL, "person"): 1, ("dfe", "person"): 1, ("dfe", "absence"): 3}
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     home = tmp_path_factory.mktemp("control")
     with running_stack(home) as stack:
-        settings = stack.settings.model_copy(update={"session_timeout_ms": 6_000})
+        quick = {"session_timeout_ms": 6_000, "tick_seconds": 1.0, "heartbeat_seconds": 5.0}
+        settings = stack.settings.model_copy(update=quick)
         provision(settings, suppliers=[COUNCIL, "dfe"])
         with Workers(settings, home / "logs") as running:
             init_council(settings, COUNCIL)
@@ -216,6 +217,31 @@ def test_each_batch_is_reconciled_for_its_supplier(workers: Workers) -> None:
     _until(agreed, "not reconciled")
     found = {(r["supplier"], r["dataset"]): r for r in _rows(settings, "governance.reconciliation").values()}
     assert (found["dfe", "absence"]["published"], found["dfe", "absence"]["accepted"]) == (3, 3)
+
+
+def test_every_partition_is_told_the_day_once_whatever_was_killed(workers: Workers) -> None:
+    settings = workers.settings
+
+    def told() -> list[tuple[int, date]]:
+        registry = Registry(settings.registry)
+        return [
+            (m.partition(), from_value("governance.clock", m.value(), registry)["as_of"])
+            for m in messages(settings, "governance.clock")
+            if m.value() is not None
+        ]
+
+    _until(lambda: {p for p, _ in told()} == set(range(settings.partitions)), "not told")
+    assert sorted(told()) == sorted(set(told())), "one tick a day"
+
+
+def test_every_partition_gets_heartbeats(workers: Workers) -> None:
+    settings = workers.settings
+
+    def beats(topic: str) -> set[int]:
+        return {m.partition() for m in messages(settings, topic) if m.key() == b"__heartbeat__"}
+
+    for topic in ("identified.dfe.person", "linkage.activity", "research.person", "state.join"):
+        _until(lambda topic=topic: beats(topic) == set(range(settings.partitions)), topic)  # type: ignore[misc]
 
 
 def test_no_topic_shows_whom_anybody_asked_about(workers: Workers) -> None:

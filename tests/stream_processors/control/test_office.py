@@ -241,6 +241,17 @@ def test_a_tick_goes_to_every_partition() -> None:
     assert {row_of(s)["as_of"] for s in said} == {date(2022, 12, 31)}
 
 
+def test_every_partition_of_ours_gets_a_heartbeat_and_nobody_elses() -> None:
+    partitions = [("linkage.link", 1), ("identified.dfe.person", 0), ("state.join", 0), ("kafkasql-journal", 0)]
+    said = office().heartbeats(partitions)
+    assert [(s.topic, s.partition) for s in said] == [
+        ("identified.dfe.person", 0),
+        ("linkage.link", 1),
+        ("state.join", 0),
+    ]
+    assert {(s.key, s.value) for s in said} == {(HEARTBEAT_KEY, None)}
+
+
 def told(it: Office, said: list[Said]) -> Office:
     """What was said comes back, as it does to every instance."""
     for s in said:
