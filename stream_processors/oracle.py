@@ -382,6 +382,8 @@ def _evidence(a: str, b: str, near: PassWeights) -> float:
         levels["forename"] = levels["surname"] = 1 + LEVELS["forename"].index("exchanged")
     if near.home and levels["postcode"] == len(LEVELS["postcode"]) and levels["middle_names"] != 1:
         return -math.inf
+    if any(levels[field] == 1 for field in near.met):
+        return -math.inf
     total = 0.0
     for kind in OTHERS:
         weights = near.against[kind]

@@ -164,15 +164,15 @@ def weights(
     Example: lethe evaluate weights --families 6000 --seed 71 --out near.yaml
     """
     from stream_processors.matching.catalogue import load_catalogue
-    from stream_processors.matching.training import POSTERIOR, train
+    from stream_processors.matching.training import CAREFUL, train
 
     people, _, _ = _simulated(families, seed)
-    model = train(_clean(people), load_catalogue(), f"{seed}.{families}")
+    model = train(_clean(people), load_catalogue(), f"{seed}.{families}", CAREFUL)
     head = (
         f"# Near matches: evidence of each level of agreement, in bits. Written by\n"
         f"#   lethe evaluate weights --families {families} --seed {seed}\n"
-        f"# by expectation maximisation without the truth. A link needs a posterior of {_listed(POSTERIOR.values())}\n"
-        f"# in passes {_listed(POSTERIOR)}: chosen on simulated families of other seeds.\n"
+        f"# by expectation maximisation without the truth. A link needs a posterior of {_listed(CAREFUL.values())}\n"
+        f"# in passes {_listed(CAREFUL)}: chosen on simulated families of other seeds.\n"
     )
     rows = yaml.safe_dump(
         json.loads(model.model_dump_json(by_alias=True)), sort_keys=False, default_flow_style=None, width=120

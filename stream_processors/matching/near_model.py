@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -57,6 +57,8 @@ class PassWeights(BaseModel):
     pairs of two persons; they sum to 1. threshold: least evidence of a link, in bits. margin: how much less the second
     best person must have. home: whether two who state different homes are never linked without a middle name in
     common: name and date of birth are shared by strangers, and nothing in a pair tells those from a person who moved.
+    met: fields by which an earlier pass blocks. Two who are the same there have met before and were found wanting: a
+    twin by the date of birth, a father and a son of one name by the home. A later pass knows less of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,6 +66,7 @@ class PassWeights(BaseModel):
     number: int = Field(alias="pass", ge=1)
     threshold: float
     home: bool = False
+    met: tuple[Literal["date_of_birth", "postcode"], ...] = ()
     margin: Annotated[float, Field(gt=0)]
     shares: Mapping[str, float]
     against: Mapping[str, Weights]

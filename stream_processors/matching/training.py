@@ -19,10 +19,14 @@ from stream_processors.matching.near_model import LEVELS, OTHERS, NearModel, Pas
 from stream_processors.matching.tokens import TokenKeys, tokenise
 
 POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.6, 3: 0.7})
+CAREFUL: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.7})
+"""For the weights that come with Lethe: departments may hold fathers whose sons alone are in the cohort."""
 MARGIN = 1.0
 """Bits: the best person is twice as likely as the second."""
-ENOUGH_PAIRS = 300
+ENOUGH_PAIRS = 100
 _MOST_MATCHES = 0.95
+_HOME = frozenset({"postcode", "sector", "district"})
+_BLOCKS_OF = MappingProxyType({"date_of_birth": frozenset({"dob"}), "postcode": _HOME})
 _MOST_PAIRS = 5_000_000
 _NO_SECRET = b"Tokens of simulated persons, to be thrown away."
 
@@ -71,13 +75,20 @@ def train(
                     # Evidence is odds after odds before, and odds before are low where few pairs are one person.
                     "threshold": round(float(np.log2((1 - one) / one) + np.log2(least / (1 - least))), 2),
                     "margin": MARGIN,
-                    "home": not {"postcode", "sector", "district"} & set(p.block),
+                    "home": not _HOME & set(p.block),
+                    "met": _met(catalogue, p),
                     "shares": {kind: max(round(found.share(kind), 6), 1e-6) for kind in OTHERS},
                     "against": {kind: found.weights(kind) for kind in OTHERS},
                 }
             )
         )
     return NearModel(version=version, passes=tuple(passes))
+
+
+def _met(catalogue: Catalogue, of: Pass) -> list[str]:
+    """Fields of which an earlier pass blocks on a part alone: all who are the same in them have met there."""
+    before = [set(p.block) for p in catalogue.passes if p.number < of.number]
+    return [field for field, parts in _BLOCKS_OF.items() if any(block <= parts for block in before)]
 
 
 def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate:

@@ -53,7 +53,7 @@ class Driven:
         return dict(self.task.store.scan("claims", b""))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(changes(), st.data())
 def test_what_is_claimed_does_not_depend_on_what_is_remembered(batches: list[Changes], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:

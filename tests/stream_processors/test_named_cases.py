@@ -311,18 +311,6 @@ CASES = {
 }
 
 
-FOUND_LATER = (
-    "pass 1 (or 2) has refused the pair, and near matches of a later pass, which know less, link it; to refuse there "
-    "whom an earlier pass has met costs 6.8 points of recall on FEBRL4 and 0.7 on the simulated cohort"
-)
-KNOWN_WRONG = {
-    "twins, one in the cohort and the other in the department": FOUND_LATER,
-    "twins with one initial, one in the cohort and the other in the department": FOUND_LATER,
-    "father and son of one name, one in the cohort and the other in the department": FOUND_LATER,
-}
-"""Cases that have another outcome than they must have, and why that is so still."""
-
-
 def people_of(text: str) -> list[dict[str, str]]:
     """Rows of a table, with what the row above says put in."""
     out: list[dict[str, str]] = []
@@ -362,11 +350,7 @@ def outcomes(flow: Flow, rows: list[dict[str, str]]) -> dict[str, str]:
     return out
 
 
-def marks(case: str) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.xfail(strict=True, reason=KNOWN_WRONG[case]),) if case in KNOWN_WRONG else ()
-
-
-@pytest.mark.parametrize("case", [pytest.param(case, marks=marks(case)) for case in CASES])
+@pytest.mark.parametrize("case", list(CASES))
 def test_the_outcome_of(case: str) -> None:
     rows = people_of(CASES[case])
     flow = Flow()
