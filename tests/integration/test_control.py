@@ -10,19 +10,22 @@ from datetime import date
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from infra.enquirer import Enquirer, EnquiryRefusedError, NotAnsweredError
 from infra.keys import council_secret, export_enquiry_key, init_council, read_enquiry_key, read_key
 from infra.provision import provision
 from infra.settings import Settings
 from infra.topic_table import messages, table
+from infra.topics import topics_of
 from producers import Publisher
 from schemas.registry import Registry
 from schemas.rows import from_value, to_value
 from stream_processors.control.signing import Request
+from stream_processors.control.watch import Watch
 from stream_processors.enquiry.person import PersonAsked
-from stream_processors.runtime.kafka import producer_config
+from stream_processors.runtime.kafka import consumer_config, producer_config
 from stream_processors.runtime.partition import partition_of
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
@@ -242,6 +245,56 @@ def test_every_partition_gets_heartbeats(workers: Workers) -> None:
 
     for topic in ("identified.dfe.person", "linkage.activity", "research.person", "state.join"):
         _until(lambda topic=topic: beats(topic) == set(range(settings.partitions)), topic)  # type: ignore[misc]
+
+
+def test_faust_makes_no_topics_of_its_own(workers: Workers) -> None:
+    settings = workers.settings
+    declared = {s.name for s in topics_of(settings, [COUNCIL, "dfe"])}
+    found = AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics(timeout=30).topics
+    others = {t for t in found if not t.startswith("_")} - declared
+    assert others <= {"kafkasql-journal"}
+
+
+def test_one_runs_on_a_machine(workers: Workers) -> None:
+    workers.start("control#2")
+    assert workers.wait_exit("control#2", 60) == 1
+    assert "is running already" in workers.log("control#2")
+
+
+def test_a_transaction_that_hangs_is_seen_and_ends(workers: Workers) -> None:
+    settings = workers.settings
+    watch = Watch(settings)
+    producer = Producer(producer_config(settings, "test", "test.hanging"))
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce("linkage.link", None, b"__heartbeat__", 2)
+    assert producer.flush(30) == 0
+    later = settings.transaction_timeout_ms + 61_000
+    try:
+        assert [o for o in watch.observe(0) if o.kind == "hanging_transaction"] == [], "it may be open for a while"
+        hanging = [o for o in watch.observe(later) if o.kind == "hanging_transaction"]
+        assert [(o.where, o.severity) for o in hanging] == [("linkage.link-2", "critical")]
+        producer.abort_transaction(30)
+        _until(lambda: not [o for o in watch.observe(2 * later) if o.kind == "hanging_transaction"], "still hanging")
+    finally:
+        watch.close()
+
+
+def test_a_tick_that_retention_leaves_lying_is_overdue(workers: Workers) -> None:
+    settings = workers.settings
+    watch = Watch(settings)
+    config = consumer_config(settings, "lethe.retention.test")
+    consumer = Consumer(config)
+    try:
+        consumer.commit(offsets=[TopicPartition("governance.clock", 1, 0)], asynchronous=False)
+        told = next(m for m in messages(settings, "governance.clock") if m.partition() == 1)
+        soon, late = told.timestamp()[1] + 1_000, told.timestamp()[1] + 601_000
+        assert [o for o in watch.observe(soon) if o.kind == "overdue_destruction"] == []
+        found = [o for o in watch.observe(late) if o.kind == "overdue_destruction"]
+        assert [o.where for o in found] == ["retention.test governance.clock-1"]
+    finally:
+        consumer.close()
+        watch.close()
 
 
 def test_no_topic_shows_whom_anybody_asked_about(workers: Workers) -> None:
