@@ -15,6 +15,7 @@ from infra.commands.dictionary import dictionary
 from infra.commands.enclave import enclave_app
 from infra.commands.enquire import enquire
 from infra.commands.evaluate import evaluate_app
+from infra.commands.governance import alerts, audit, batches
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
@@ -44,6 +45,9 @@ app.command()(dictionary)
 app.command()(risk)
 app.command()(scan)
 app.command()(enquire)
+app.command()(audit)
+app.command()(alerts)
+app.command()(batches)
 app.command()(demo)
 app.command()(bench)
 app.add_typer(evaluate_app, name="evaluate")

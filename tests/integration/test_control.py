@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner
 
+from infra.cli import app
 from infra.enquirer import Enquirer, EnquiryRefusedError, NotAnsweredError
 from infra.keys import council_secret, export_enquiry_key, init_council, read_enquiry_key, read_key
 from infra.provision import provision
@@ -295,6 +297,28 @@ def test_a_tick_that_retention_leaves_lying_is_overdue(workers: Workers) -> None
     finally:
         consumer.close()
         watch.close()
+
+
+def test_operators_and_suppliers_see_what_it_has_said(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in workers.settings.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def said(*arguments: str) -> list[dict[str, Any]]:
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        found: list[dict[str, Any]] = json.loads(result.stdout)
+        return found
+
+    assert {(b["dataset"], b["state"]) for b in said("batches", "--supplier", "dfe")} == {
+        ("person", "agreed"),
+        ("absence", "agreed"),
+    }
+    assert {a["council"] for a in said("audit", "--council", "northam")} == {COUNCIL}
+    assert said("audit", "--council", "southam") == []
+    assert isinstance(said("alerts"), list)
+    assert "held" in CliRunner().invoke(app, ["audit"]).stdout
+    running = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert "control" in {p["name"] for p in running["processors"]}
 
 
 def test_no_topic_shows_whom_anybody_asked_about(workers: Workers) -> None:
