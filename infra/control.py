@@ -68,8 +68,9 @@ async def _run(settings: Settings, ids: SchemaIds, public: bytes) -> int:
     watchdog.start()
     runner = None
     try:
-        await control.app.start()
-        await control.send(unfinished)
+        async with control.order:  # agents wait until what was left unfinished is sent
+            await control.app.start()
+            await control.send(unfinished)
         runner = await serve(view(control, public), settings.control_port)
         _log.info("started", processor="control", records=len(unfinished))
         return await _until_stopped(control, stop)

@@ -71,6 +71,9 @@ class Control:
     settings: Settings
     waiting: dict[str, asyncio.Future[Said | Reason]] = field(default_factory=dict)
     beat: float = field(default_factory=time.monotonic)
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """What follows from one record is sent before the next is looked at: agents run side by side, and an answer must
+    not overtake the question that it ends."""
 
     @property
     def leads(self) -> bool:
@@ -100,6 +103,10 @@ class Control:
 
     async def handle(self, came: Came) -> None:
         """Handle one record and send what follows from it; one that cannot be handled is quarantined."""
+        async with self.order:
+            await self._handle(came)
+
+    async def _handle(self, came: Came) -> None:
         try:
             said = self.office.take(came, now_ms())
         except Exception as e:
@@ -196,7 +203,9 @@ def _timers(control: Control, looks: Looks) -> None:
             return
         held: list[Observed] = []
         if may_tick(before, now) and not office.tells_back(now.day):
-            await control.send(office.tick(now.day))
+            said = office.tick(now.day)
+            await control.send(said)
+            office.told.update({s.partition: now.day for s in said})
         else:
             _log.warning("clock_withheld", advice="the clock has jumped, or lies before the last tick; put it right")
             held = [Observed("clock_withheld", CLOCK, "critical", 1)]

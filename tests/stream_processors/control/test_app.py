@@ -21,7 +21,7 @@ from stream_processors.control.app import LEADS_BY, READS, Control, Watchdog, _g
 from stream_processors.control.desk import Place
 from stream_processors.control.office import ENQUIRY, QUARANTINE, Came, Said
 from stream_processors.control.transport import ReadCommitted
-from tests.stream_processors.control.test_office import NOW, asked, office, request
+from tests.stream_processors.control.test_office import NOW, PARTS, asked, finding, office, request
 from tests.stream_processors.tables import REGISTRY
 
 
@@ -55,6 +55,8 @@ class Broker:
         return self
 
     async def send_and_wait(self, topic: str, key: bytes, value: bytes | None, partition: int, *_: Any) -> Any:
+        for _ in range(50 if topic.startswith("identified") and value is not None else 1):
+            await asyncio.sleep(0)  # a question takes longer than what follows it
         if self._failures:
             self._failures -= 1
             raise ConnectionError("the broker is away")
@@ -94,6 +96,25 @@ def test_trap_a_failed_send_skips_the_record(control: Control, monkeypatch: pyte
     broker = Broker(control, failures=3)
     asyncio.run(control.handle(asked(request())))
     assert [s.topic for s in broker.took] == ["governance.audit", "identified.council-northam.enquiry"]
+
+
+def test_trap_agents_run_side_by_side(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer does not overtake the question that it ends, nor its audit the one before."""
+    monkeypatch.setattr(module, "now_ms", lambda: NOW)
+    broker = Broker(control)
+    control.office.desk.let_in(request(), NOW, Place(0, 0))
+    for partition in range(PARTS - 1):
+        control.office.take(finding(1, partition), NOW)
+
+    async def at_once() -> None:
+        await asyncio.gather(control.handle(asked(request())), control.handle(finding(1, PARTS - 1)))
+
+    asyncio.run(at_once())
+    last = {s.topic: s for s in broker.took}
+    assert last["identified.council-northam.enquiry"].value is None, "no question is left lying"
+    value = last["governance.audit"].value
+    assert value is not None
+    assert from_value("governance.audit", value, REGISTRY)["outcome"] == "held"
 
 
 def test_trap_concurrency_commits_past_a_record_in_flight(control: Control) -> None:
