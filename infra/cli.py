@@ -10,12 +10,12 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
-from infra.commands.clock import clock_app
 from infra.commands.demo import demo
 from infra.commands.dictionary import dictionary
 from infra.commands.enclave import enclave_app
 from infra.commands.enquire import enquire
 from infra.commands.evaluate import evaluate_app
+from infra.commands.governance import alerts, audit, batches
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
@@ -37,7 +37,6 @@ app.command()(status)
 app.command()(provision)
 app.add_typer(keys_app, name="keys")
 app.add_typer(supplier_app, name="supplier")
-app.add_typer(clock_app, name="clock")
 app.command()(simulate)
 app.command()(publish)
 app.command()(run)
@@ -46,6 +45,9 @@ app.command()(dictionary)
 app.command()(risk)
 app.command()(scan)
 app.command()(enquire)
+app.command()(audit)
+app.command()(alerts)
+app.command()(batches)
 app.command()(demo)
 app.command()(bench)
 app.add_typer(evaluate_app, name="evaluate")

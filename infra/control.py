@@ -100,11 +100,12 @@ async def _until_stopped(control: Control, stop: asyncio.Event) -> int:
 
 
 def _recall(settings: Settings, office: Office) -> list[Said]:
-    requests = [
-        Came(ENQUIRY, Place(m.partition(), m.offset()), m.key(), m.value(), m.timestamp()[1])
-        for m in messages(settings, ENQUIRY)
+    logs = [
+        Came(topic, Place(m.partition(), m.offset()), m.key(), m.value(), m.timestamp()[1])
+        for topic in (CLOCK, ENQUIRY)
+        for m in messages(settings, topic)
     ]
-    return office.recall(lambda topic: table(settings, topic), requests, now_ms())
+    return office.recall(lambda topic: table(settings, topic), logs, now_ms())
 
 
 def secrets_in(settings: Settings) -> Callable[[str], bytes | None]:

@@ -33,12 +33,13 @@ from faust.types import TP
 
 from infra.settings import Settings
 from stream_processors.control.alerts import Kind, Observed
+from stream_processors.control.clock import TOPIC as CLOCK
 from stream_processors.control.clock import Reading, may_tick
 from stream_processors.control.desk import Place, Reason
 from stream_processors.control.office import ANSWER, BATCH, ENQUIRY, FINDING, QUARANTINE, Came, Office, Said
 from stream_processors.control.transport import read_committed
 
-READS = (ENQUIRY, FINDING, BATCH, QUARANTINE)
+READS = (ENQUIRY, FINDING, BATCH, QUARANTINE, CLOCK)
 LEADS_BY = TP(ENQUIRY, 0)
 """Whoever the group gives this partition to is the leader."""
 _LOOKED_AT: tuple[Kind, ...] = ("hanging_transaction", "overdue_destruction", "quarantine_ratio")
@@ -56,6 +57,9 @@ class Looks(Protocol):
 
     def observe(self, now_ms: int) -> list[Observed]:
         """Transactions that hang, and ticks that wait."""
+
+    def partitions(self) -> list[tuple[str, int]]:
+        """Every partition of every topic."""
 
 
 @dataclass
@@ -180,21 +184,27 @@ def _timers(control: Control, looks: Looks) -> None:
         await control.send(office.reconcile(committed))
         await control.send(office.alert([*observed, *office.quarantined()], _LOOKED_AT, now_ms()))
 
+    async def heartbeat() -> None:
+        if control.leads:
+            partitions = await asyncio.get_running_loop().run_in_executor(None, looks.partitions)
+            await control.send(office.heartbeats(partitions))
+
     async def clock() -> None:
         before, now = (last[-1] if last else None), Reading(now_ms(), time.monotonic_ns() // 1_000_000)
         last[:] = [now]
         if not control.leads or before is None:
             return
         held: list[Observed] = []
-        if may_tick(before, now):
+        if may_tick(before, now) and not office.tells_back(now.day):
             await control.send(office.tick(now.day))
         else:
-            _log.warning("clock_withheld", advice="the clock has jumped; it ticks again when it agrees with itself")
-            held = [Observed("clock_withheld", "governance.clock", "critical", 1)]
+            _log.warning("clock_withheld", advice="the clock has jumped, or lies before the last tick; put it right")
+            held = [Observed("clock_withheld", CLOCK, "critical", 1)]
         await control.send(office.alert(held, ["clock_withheld"], now_ms()))
 
     app.timer(_BEAT_S)(beat)
     app.timer(_LOOK_S)(_guarded(look))
+    app.timer(settings.heartbeat_seconds)(_guarded(heartbeat))
     if settings.clock == "wall":
         app.timer(settings.tick_seconds)(_guarded(clock))
 

@@ -30,6 +30,7 @@ from stream_processors.runtime.records import HEARTBEAT_KEY
 ENQUIRY, FINDING = "governance.enquiry", "governance.finding"
 ANSWER, AUDIT, ALERT = "governance.answer", "governance.audit", "governance.alert"
 BATCH, RECONCILIATION, QUARANTINE = "governance.batch", "governance.reconciliation", "governance.quarantine"
+ZONES = frozenset({"identified", "linkage", "research", "governance", "state"})
 _ANSWERED: frozenset[Reason] = frozenset({"stale", "too_many"})
 """Refusals that are answered on the topic. To answer the others would be to answer whoever used another's id."""
 
@@ -70,6 +71,8 @@ class Office:
     reconciliations: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
+    told: dict[int, date] = field(default_factory=dict)
+    """The last day that each partition of the clock was told."""
 
     def __post_init__(self) -> None:
         self.gathering = Gathering(self.partitions)
@@ -85,6 +88,7 @@ class Office:
             ENQUIRY: self._enquiry,
             FINDING: self._finding,
             BATCH: self._batch,
+            CLOCK: self._told,
             QUARANTINE: self._failed,
         }
         return handlers[came.topic](came, came.key.decode(), now_ms)
@@ -166,9 +170,31 @@ class Office:
     # The clock, reconciliation and alerts.
 
     def tick(self, day: date) -> list[Said]:
-        """One tick to every partition of the clock."""
+        """A tick to every partition of the clock that has not been told the day: one a day, and never back.
+
+        One a day, since a second one that is a day fast would be believed (ADR 12).
+        """
         value = tick_value(day, self.ids)
-        return [Said(CLOCK, p, CLOCK_KEY, value) for p in range(self.partitions)]
+        late = [p for p in range(self.partitions) if p not in self.told or self.told[p] < day]
+        return [Said(CLOCK, p, CLOCK_KEY, value) for p in late]
+
+    def heartbeats(self, partitions: Iterable[tuple[str, int]]) -> list[Said]:
+        """A tombstone on the reserved key to every partition of Lethe's topics.
+
+        Segments roll only when something is written: a partition that is idle is never cleaned, and what was deleted
+        from it stays on the disk.
+        """
+        ours = [(t, p) for t, p in partitions if t.partition(".")[0] in ZONES]
+        return [Said(topic, partition, HEARTBEAT_KEY, None) for topic, partition in sorted(ours)]
+
+    def tells_back(self, day: date) -> bool:
+        """Whether the day lies before one that was told: then the clock is wrong, or was when it told that."""
+        return any(told > day for told in self.told.values())
+
+    def _told(self, came: Came, key: str, now_ms: int) -> list[Said]:  # noqa: ARG002
+        if key.encode() == CLOCK_KEY and came.value is not None:
+            self.told[came.place.partition] = from_value(CLOCK, came.value, self.ids)["as_of"]
+        return []
 
     def _batch(self, came: Came, key: str, now_ms: int) -> list[Said]:  # noqa: ARG002
         if came.value is None:
@@ -223,13 +249,11 @@ class Office:
 
     # After a start.
 
-    def recall(
-        self, table: Callable[[str], Mapping[bytes, bytes]], requests: Iterable[Came], now_ms: int
-    ) -> list[Said]:
+    def recall(self, table: Callable[[str], Mapping[bytes, bytes]], logs: Iterable[Came], now_ms: int) -> list[Said]:
         """Remember what is on the topics, and finish what was not finished.
 
-        `table`: a topic's last value by key. `requests`: every record of `governance.enquiry`, in the order of each
-        partition: Faust may have committed one that was in hand when it stopped.
+        `table`: a topic's last value by key. `logs`: every record of `governance.enquiry` and of `governance.clock`, in
+        the order of each partition: Faust may have committed one that was in hand when it stopped.
         """
 
         def rows(topic: str) -> dict[str, dict[str, Any]]:
@@ -247,8 +271,8 @@ class Office:
             self._failed(Came(QUARANTINE, Place(0, 0), key, b"", 0), key.decode(), now_ms)
         said: list[Said] = []
         refused = {(r["partition"], r["offset"]) for r in audits.values() if r["decision"] == "refused"}
-        for came in requests:
-            if (came.place.partition, came.place.offset) not in refused:
+        for came in logs:
+            if came.topic != ENQUIRY or (came.place.partition, came.place.offset) not in refused:
                 said += self._finished(came, now_ms)
         for found, value in table(FINDING).items():
             said += self._finished(Came(FINDING, Place(0, 0), found, value, now_ms), now_ms)

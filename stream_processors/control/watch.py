@@ -41,6 +41,10 @@ class Watch:
             out.setdefault(tp.topic, {})[tp.partition] = max(tp.offset, 0)
         return out
 
+    def partitions(self) -> list[tuple[str, int]]:
+        """Every partition of every topic that is not Kafka's own."""
+        return [(tp.topic, tp.partition) for tp in self._partitions()]
+
     def observe(self, now_ms: int) -> list[Observed]:
         """Transactions that hang, and ticks that `retention` has left lying."""
         partitions = self._partitions()

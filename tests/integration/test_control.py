@@ -10,19 +10,24 @@ from datetime import date
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner
 
+from infra.cli import app
 from infra.enquirer import Enquirer, EnquiryRefusedError, NotAnsweredError
 from infra.keys import council_secret, export_enquiry_key, init_council, read_enquiry_key, read_key
 from infra.provision import provision
 from infra.settings import Settings
 from infra.topic_table import messages, table
+from infra.topics import topics_of
 from producers import Publisher
 from schemas.registry import Registry
 from schemas.rows import from_value, to_value
 from stream_processors.control.signing import Request
+from stream_processors.control.watch import Watch
 from stream_processors.enquiry.person import PersonAsked
-from stream_processors.runtime.kafka import producer_config
+from stream_processors.runtime.kafka import consumer_config, producer_config
 from stream_processors.runtime.partition import partition_of
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
@@ -37,7 +42,8 @@ HELD = {(COUNCIL, "person"): 1, ("dfe", "person"): 1, ("dfe", "absence"): 3}
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     home = tmp_path_factory.mktemp("control")
     with running_stack(home) as stack:
-        settings = stack.settings.model_copy(update={"session_timeout_ms": 6_000})
+        quick = {"session_timeout_ms": 6_000, "tick_seconds": 1.0, "heartbeat_seconds": 5.0}
+        settings = stack.settings.model_copy(update=quick)
         provision(settings, suppliers=[COUNCIL, "dfe"])
         with Workers(settings, home / "logs") as running:
             init_council(settings, COUNCIL)
@@ -216,6 +222,103 @@ def test_each_batch_is_reconciled_for_its_supplier(workers: Workers) -> None:
     _until(agreed, "not reconciled")
     found = {(r["supplier"], r["dataset"]): r for r in _rows(settings, "governance.reconciliation").values()}
     assert (found["dfe", "absence"]["published"], found["dfe", "absence"]["accepted"]) == (3, 3)
+
+
+def test_every_partition_is_told_the_day_once_whatever_was_killed(workers: Workers) -> None:
+    settings = workers.settings
+
+    def told() -> list[tuple[int, date]]:
+        registry = Registry(settings.registry)
+        return [
+            (m.partition(), from_value("governance.clock", m.value(), registry)["as_of"])
+            for m in messages(settings, "governance.clock")
+            if m.value() is not None
+        ]
+
+    _until(lambda: {p for p, _ in told()} == set(range(settings.partitions)), "not told")
+    assert sorted(told()) == sorted(set(told())), "one tick a day"
+
+
+def test_every_partition_gets_heartbeats(workers: Workers) -> None:
+    settings = workers.settings
+
+    def beats(topic: str) -> set[int]:
+        return {m.partition() for m in messages(settings, topic) if m.key() == b"__heartbeat__"}
+
+    for topic in ("identified.dfe.person", "linkage.activity", "research.person", "state.join"):
+        _until(lambda topic=topic: beats(topic) == set(range(settings.partitions)), topic)  # type: ignore[misc]
+
+
+def test_faust_makes_no_topics_of_its_own(workers: Workers) -> None:
+    settings = workers.settings
+    declared = {s.name for s in topics_of(settings, [COUNCIL, "dfe"])}
+    found = AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics(timeout=30).topics
+    others = {t for t in found if not t.startswith("_")} - declared
+    assert others <= {"kafkasql-journal"}
+
+
+def test_one_runs_on_a_machine(workers: Workers) -> None:
+    workers.start("control#2")
+    assert workers.wait_exit("control#2", 60) == 1
+    assert "is running already" in workers.log("control#2")
+
+
+def test_a_transaction_that_hangs_is_seen_and_ends(workers: Workers) -> None:
+    settings = workers.settings
+    watch = Watch(settings)
+    producer = Producer(producer_config(settings, "test", "test.hanging"))
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce("linkage.link", None, b"__heartbeat__", 2)
+    assert producer.flush(30) == 0
+    later = settings.transaction_timeout_ms + 61_000
+    try:
+        assert [o for o in watch.observe(0) if o.kind == "hanging_transaction"] == [], "it may be open for a while"
+        hanging = [o for o in watch.observe(later) if o.kind == "hanging_transaction"]
+        assert [(o.where, o.severity) for o in hanging] == [("linkage.link-2", "critical")]
+        producer.abort_transaction(30)
+        _until(lambda: not [o for o in watch.observe(2 * later) if o.kind == "hanging_transaction"], "still hanging")
+    finally:
+        watch.close()
+
+
+def test_a_tick_that_retention_leaves_lying_is_overdue(workers: Workers) -> None:
+    settings = workers.settings
+    watch = Watch(settings)
+    config = consumer_config(settings, "lethe.retention.test")
+    consumer = Consumer(config)
+    try:
+        consumer.commit(offsets=[TopicPartition("governance.clock", 1, 0)], asynchronous=False)
+        told = next(m for m in messages(settings, "governance.clock") if m.partition() == 1)
+        soon, late = told.timestamp()[1] + 1_000, told.timestamp()[1] + 601_000
+        assert [o for o in watch.observe(soon) if o.kind == "overdue_destruction"] == []
+        found = [o for o in watch.observe(late) if o.kind == "overdue_destruction"]
+        assert [o.where for o in found] == ["retention.test governance.clock-1"]
+    finally:
+        consumer.close()
+        watch.close()
+
+
+def test_operators_and_suppliers_see_what_it_has_said(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in workers.settings.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def said(*arguments: str) -> list[dict[str, Any]]:
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        found: list[dict[str, Any]] = json.loads(result.stdout)
+        return found
+
+    assert {(b["dataset"], b["state"]) for b in said("batches", "--supplier", "dfe")} == {
+        ("person", "agreed"),
+        ("absence", "agreed"),
+    }
+    assert {a["council"] for a in said("audit", "--council", "northam")} == {COUNCIL}
+    assert said("audit", "--council", "southam") == []
+    assert isinstance(said("alerts"), list)
+    assert "held" in CliRunner().invoke(app, ["audit"]).stdout
+    running = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert "control" in {p["name"] for p in running["processors"]}
 
 
 def test_no_topic_shows_whom_anybody_asked_about(workers: Workers) -> None:

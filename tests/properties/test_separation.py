@@ -48,7 +48,7 @@ def forms(canary: str) -> set[bytes]:
 
 def populate(flow: Flow, names: dict[str, str], born: datetime.date) -> None:
     """One linked person with every kind of record, a waiting one, and records that fail."""
-    who = {
+    who: dict[str, Any] = {
         "forename": names["forename"],
         "middle_names": names["middle"],
         "surname": names["surname"],
@@ -70,6 +70,9 @@ def populate(flow: Flow, names: dict[str, str], born: datetime.date) -> None:
     flow.raw("dfe", "person", [names["other"]], b"\x00\x00\x00\x00\x01" + names["surname"].encode())
     flow.put("council-northam", "person", person_id=names["other"], programme_status="comparison", **who)
     flow.run()
+    flow.ask("council-northam", "e1", **who)
+    flow.run()
+    assert len(flow.driver.table("governance.finding")) > 1, "an enquiry has gone through the flow"
     flow.delete("council-northam", "person", names["other"])
     flow.run()
 

@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, encode
-from schemas.contracts import Contract, identified, identified_topic
+from schemas.contracts import ENQUIRY, Contract, enquiry_topic, identified, identified_topic
 from schemas.registry import StaticRegistry
 from stream_processors import oracle
+from stream_processors.enquiry.person import PersonAsked
+from stream_processors.enquiry.seal import public_key, seal
 from stream_processors.link import last_claims
 from stream_processors.matching.tokens import TOKEN_HEX_DIGITS
 from stream_processors.refs import REF_WIDTH
@@ -292,6 +294,12 @@ class Flow:
         """Publish a tombstone for a subject, or a subject and a record."""
         self.raw(supplier, dataset, ids, None)
 
+    def ask(self, council: str, name: str, sealed: str | None = None, **person: Any) -> None:
+        """Let an enquiry in, as the control plane does; `sealed` instead of what the person's details make."""
+        sealed = sealed or seal(PersonAsked(**person), council, name, public_key(TOKEN_KEY))
+        value = framed(enquiry_topic(council), {"enquiry_id": name, "sealed": sealed})
+        self.raw(council, "enquiry", [name], value)
+
     def raw(self, supplier: str, dataset: str, ids: Sequence[str], value: bytes | None) -> None:
         """Publish any value under a key."""
         topic = identified_topic(supplier, dataset)
@@ -317,7 +325,7 @@ class Flow:
         for topic in self.driver.topics:
             zone, _, rest = topic.partition(".")
             supplier, _, dataset = rest.partition(".")
-            if zone == "identified" and dataset != "quarantine":
+            if zone == "identified" and dataset not in ("quarantine", ENQUIRY):
                 rows = oracle.rows_of(identified(supplier, dataset), self.driver.table(topic).values())
                 out.setdefault(supplier, {})[dataset] = rows
         return out

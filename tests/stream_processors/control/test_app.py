@@ -34,6 +34,9 @@ class Nothing:
     def observe(self, now_ms: int) -> list[Observed]:  # noqa: ARG002
         return []
 
+    def partitions(self) -> list[tuple[str, int]]:
+        return []
+
 
 @pytest.fixture
 def control(tmp_path: Path) -> Control:

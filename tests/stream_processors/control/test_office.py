@@ -108,7 +108,7 @@ def test_a_refusal_is_audited_under_a_key_of_its_own(
 
 def test_heartbeats_tombstones_and_records_without_key_say_nothing() -> None:
     it = office()
-    for topic in (ENQUIRY, FINDING, QUARANTINE, BATCH):
+    for topic in (ENQUIRY, FINDING, QUARANTINE, BATCH, TOPIC):
         assert it.take(Came(topic, Place(0, 0), HEARTBEAT_KEY, None, NOW), NOW) == []
         assert it.take(Came(topic, Place(0, 0), None, b"x", NOW), NOW) == []
     assert it.take(Came(ENQUIRY, Place(0, 0), b"e" * 32, None, NOW), NOW) == []
@@ -239,3 +239,39 @@ def test_a_tick_goes_to_every_partition() -> None:
     said = office().tick(date(2022, 12, 31))
     assert [(s.topic, s.partition, s.key) for s in said] == [(TOPIC, p, KEY) for p in range(PARTS)]
     assert {row_of(s)["as_of"] for s in said} == {date(2022, 12, 31)}
+
+
+def test_every_partition_of_ours_gets_a_heartbeat_and_nobody_elses() -> None:
+    partitions = [("linkage.link", 1), ("identified.dfe.person", 0), ("state.join", 0), ("kafkasql-journal", 0)]
+    said = office().heartbeats(partitions)
+    assert [(s.topic, s.partition) for s in said] == [
+        ("identified.dfe.person", 0),
+        ("linkage.link", 1),
+        ("state.join", 0),
+    ]
+    assert {(s.key, s.value) for s in said} == {(HEARTBEAT_KEY, None)}
+
+
+def told(it: Office, said: list[Said]) -> Office:
+    """What was said comes back, as it does to every instance."""
+    for s in said:
+        assert it.take(Came(TOPIC, Place(s.partition, 0), s.key, s.value, NOW), NOW) == []
+    return it
+
+
+def test_a_day_is_told_once_and_never_back() -> None:
+    it = office()
+    day, next_day = date(2022, 12, 30), date(2022, 12, 31)
+    told(it, it.tick(day))
+    assert it.tick(day) == []
+    assert not it.tells_back(day)
+    assert len(it.tick(next_day)) == PARTS
+    told(it, it.tick(next_day))
+    assert it.tick(day) == []
+    assert it.tells_back(day)
+
+
+def test_a_kill_between_two_partitions_leaves_none_untold() -> None:
+    said = office().tick(date(2022, 12, 31))
+    it = told(office(), said[:1])
+    assert [s.partition for s in it.tick(date(2022, 12, 31))] == [1, 2]

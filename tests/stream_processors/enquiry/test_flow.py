@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from schemas import contracts
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.enquiry.seal import public_key, seal
 from stream_processors.runtime.partition import partition_of
@@ -25,12 +24,7 @@ DAY_MS = 86_400_000
 
 
 def ask(flow: Flow, name: str = "e1", council: str = COUNCIL, sealed: str | None = None, **person: Any) -> None:
-    """Let an enquiry in, as the control plane does."""
-    if sealed is None:
-        sealed = seal(PersonAsked(**person), council, name, public_key(TOKEN_KEY))
-    topic = contracts.enquiry_topic(council)
-    value = framed(topic, {"enquiry_id": name, "sealed": sealed})
-    flow.driver.append(topic, partition_of(name, PARTITIONS), name.encode(), value)
+    flow.ask(council, name, sealed, **person)
 
 
 def found(flow: Flow, name: str = "e1") -> tuple[set[str], dict[tuple[str, str], int]]:
