@@ -1,16 +1,14 @@
 """publish: one de-identified record per person, behind a guard that refuses what is not allowed by name, type and
 domain.
 
-A person's contributions are kept as encoded items of the research record. An Avro array is a count, its items and a
-zero (Avro 1.12 specification, "Complex types"), so the record is spliced from bytes: nothing stored is decoded again.
+A person's contributions are kept as encoded items of the research record, which is spliced from them
+(`stream_processors/splice.py`): nothing stored is decoded again.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 
 import msgpack
@@ -20,7 +18,6 @@ import pyarrow.compute as pc
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, decode_each, encode
-from schemas.contracts import Contract
 from schemas.registry import SchemaIds
 from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
@@ -30,6 +27,22 @@ from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
+from stream_processors.splice import (
+    DATASETS,
+    FACTS,
+    HEAD_BYTES,
+    HEADER,
+    HEADER_KEY,
+    ITEMS,
+    NOT_RECORDS,
+    PLACE_KEY,
+    QUASI,
+    STORED_FACTS,
+    check_order,
+    month_numbers,
+    splice,
+    when,
+)
 from stream_processors.widen import CELLS, LEVELS, Place, Widening
 
 PUBLISH = Declaration(
@@ -44,42 +57,7 @@ _RESEARCH = contracts.contract("research/person")
 _QUARANTINED = contracts.contract("governance/quarantine")
 _PERSON = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
-_FACTS = b"\x00"
-_HEADER_KEY, _PLACE_KEY = b"head", b"place"  # no record references: those are 32 hex digits
-_NOT_RECORDS = frozenset({_HEADER_KEY, _PLACE_KEY})
 _WIDENED_TO = b"k"  # in both kinds of state: the k that was followed
-# A stored item: its dataset in one byte, the number of its month in three, the encoded item without
-# `months_from_start`, which follows from the person's start. The stored head: the start's number, the encoded head
-# without birth year, sex and area, of which less may be published than is known.
-_MONTH_AT, _MONTH_BYTES = 1, 3
-_HEAD_BYTES = _MONTH_AT + _MONTH_BYTES
-_DERIVED = "months_from_start"
-MOST_MONTHS = 1200
-"""Further than this from the start, a month stands for a date that is wrong: its distance is missing."""
-
-
-def _sub_contract(name: str, record: dict[str, object]) -> Contract:
-    return Contract(name, json.dumps({"namespace": _RESEARCH.json["namespace"], **record}))
-
-
-_ARRAYS = [f for f in _RESEARCH.json["fields"] if isinstance(f["type"], dict) and f["type"]["type"] == "array"]
-_DATASETS = [f["name"] for f in _ARRAYS]
-_ITEMS = {
-    f["name"]: _sub_contract(
-        "research/person",
-        {**f["type"]["items"], "fields": [i for i in f["type"]["items"]["fields"] if i["name"] != _DERIVED]},
-    )
-    for f in _ARRAYS
-}
-_QUASI = ["birth_year", "sex", "area"]
-_SEXES = next(leaf.symbols for leaf in _RESEARCH.leaves if leaf.path == "sex")
-_HEADER = _sub_contract(
-    "research/person",
-    {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in {*_DATASETS, *_QUASI}]},
-)
-_STORED_FACTS = _sub_contract(
-    "linkage/contribution", _CONTRIBUTION.json["fields"][3]["type"][1] | {"namespace": "lethe.linkage"}
-)
 
 
 class Publish:
@@ -112,14 +90,7 @@ class Publish:
         self._ids, self._schemas, self._partitions, self._as_of = ids, schema_ids, partitions, as_of
         self._guard = Guard(_RESEARCH, areas.codes)
         self._widening = Widening(k, areas)
-        if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) - len(_QUASI) :] != [*_QUASI, *_DATASETS]:
-            raise ValueError(
-                f"research/person must end with {', '.join(_QUASI)} and its arrays: it is spliced like that"
-            )
-        if any([i["name"] for i in f["type"]["items"]["fields"]][-1] != _DERIVED for f in _ARRAYS):
-            raise ValueError(
-                f"research/person: every item must end with {_DERIVED}: the record is spliced in that order"
-            )
+        check_order()
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Contributions by person; touched are the persons of whom one differs."""
@@ -147,7 +118,7 @@ class Publish:
                         del items[record]
                     else:
                         items[record] = item
-                    facts = facts or (item or old or b"")[:1] == _FACTS
+                    facts = facts or (item or old or b"")[:1] == FACTS
                     changed[person] = items
                 if facts:
                     other_facts.append(person)
@@ -176,9 +147,9 @@ class Publish:
             held = {p: msgpack.unpackb(v) if v else {} for p, v in _pairs(others, view.get_many("persons", others))}
             items = [view.unpacked[p] if p in view.unpacked else held[p] for p in people]
             head = wire.header(self._schemas.schema_id("research.person"))
-            places = self._widening.shown(view, [of.get(_PLACE_KEY) for of in items])
+            places = self._widening.shown(view, [of.get(PLACE_KEY) for of in items])
             values = [
-                head + splice(of, place) if _HEADER_KEY in of else None for of, place in zip(items, places, strict=True)
+                head + splice(of, place) if HEADER_KEY in of else None for of, place in zip(items, places, strict=True)
             ]
             ids = pl.Series("person", people).cast(pl.String).to_frame().select(self._ids.person(pl.col("person")))
             research_ids = ids.to_series()
@@ -210,17 +181,17 @@ class Publish:
         table = decoded.batch
         refusals = self._guard.refusals(table, self._as_of())
         refused.update({k: error for k, error in zip(keys, refusals, strict=True) if error})
-        for dataset in ["person", *_DATASETS]:
+        for dataset in ["person", *DATASETS]:
             column = table.column(dataset)
             rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if refusals[i] is None]
             if not rows:
                 continue
             chosen = column.take(pa.array(rows))
             flat = pa.RecordBatch.from_arrays(chosen.flatten(), names=[f.name for f in chosen.type])
-            contract = _STORED_FACTS if dataset == "person" else _ITEMS[dataset]
-            index = 0 if dataset == "person" else _DATASETS.index(dataset) + 1
-            for row, when, body in zip(rows, _when(flat), encode(flat, contract), strict=True):
-                out[keys[row]] = bytes([index]) + when + body
+            contract = STORED_FACTS if dataset == "person" else ITEMS[dataset]
+            index = 0 if dataset == "person" else DATASETS.index(dataset) + 1
+            for row, month, body in zip(rows, when(flat), encode(flat, contract), strict=True):
+                out[keys[row]] = bytes([index]) + month + body
         return out
 
     def _follow_k(self, view: View) -> set[bytes]:
@@ -234,7 +205,7 @@ class Publish:
         view.put(LEVELS, _WIDENED_TO, k)
         if k is None:
             return set()
-        places = ((person, msgpack.unpackb(packed).get(_PLACE_KEY)) for person, packed in view.scan("persons", b""))
+        places = ((person, msgpack.unpackb(packed).get(PLACE_KEY)) for person, packed in view.scan("persons", b""))
         return self._widening.moved(view, [(person, None, place) for person, place in places if place is not None])
 
     def _widened(self, view: View, moves: list[tuple[bytes, bytes | None, bytes | None]]) -> set[bytes]:
@@ -248,18 +219,18 @@ class Publish:
         Returns each person with its place before and now.
         """
         facts = [
-            (i, record, item[_HEAD_BYTES:])
+            (i, record, item[HEAD_BYTES:])
             for i, person in enumerate(people)
             for record, item in items[person].items()
-            if record not in _NOT_RECORDS and item[:1] == _FACTS
+            if record not in NOT_RECORDS and item[:1] == FACTS
         ]
         before: list[bytes | None] = []
         for person in people:
-            items[person].pop(_HEADER_KEY, None)
-            before.append(items[person].pop(_PLACE_KEY, None))
+            items[person].pop(HEADER_KEY, None)
+            before.append(items[person].pop(PLACE_KEY, None))
         if facts:
             self._set_headers(people, items, facts)
-        return [(p, was, items[p].get(_PLACE_KEY)) for p, was in zip(people, before, strict=True)]
+        return [(p, was, items[p].get(PLACE_KEY)) for p, was in zip(people, before, strict=True)]
 
     def _set_headers(
         self,
@@ -267,7 +238,7 @@ class Publish:
         items: dict[bytes, dict[bytes, bytes]],
         facts: list[tuple[int, bytes, bytes]],
     ) -> None:
-        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], _STORED_FACTS))).with_columns(
+        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], STORED_FACTS))).with_columns(
             who=pl.Series([i for i, _, _ in facts], dtype=pl.Int64),
             record=pl.Series([r for _, r, _ in facts]).cast(pl.String),
         )
@@ -277,12 +248,12 @@ class Publish:
             self._ids.person(pl.col("person")).alias("person_id"),
             self._ids.family(pl.col("family_ref")).alias("family_id"),
         )
-        bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
-        starts = _month_numbers(headers["programme_start_month"])
-        places = headers.select(pl.col(_QUASI).cast(pl.String)).fill_null("").rows()
+        bodies = encode(one_batch(headers.select(arrow_schema(HEADER).names)), HEADER)
+        starts = month_numbers(headers["programme_start_month"])
+        places = headers.select(pl.col(QUASI).cast(pl.String)).fill_null("").rows()
         for i, start, body, place in zip(headers["who"].to_list(), starts, bodies, places, strict=True):
-            items[people[i]][_HEADER_KEY] = start + body
-            items[people[i]][_PLACE_KEY] = Place(*place).packed()
+            items[people[i]][HEADER_KEY] = start + body
+            items[people[i]][PLACE_KEY] = Place(*place).packed()
 
     def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
         """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
@@ -335,72 +306,5 @@ def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def splice(held: Mapping[bytes, bytes], place: Place) -> bytes:
-    """A research record from what is held of a person: its head, what is published of its place, then the arrays of
-    its datasets in the schema's order, months ascending.
-    """
-    head = held[_HEADER_KEY]
-    start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:], _encoded(place)]
-    groups: list[list[bytes]] = [[] for _ in range(len(_DATASETS) + 1)]
-    for record, item in held.items():
-        if record not in _NOT_RECORDS:
-            groups[item[0]].append(item)
-    for group in groups[1:]:
-        if group:
-            group.sort()
-            parts.append(_varint(len(group)))
-            for item in group:
-                parts += (item[_HEAD_BYTES:], _from_start(start, item[_MONTH_AT:_HEAD_BYTES]))
-        parts.append(b"\x00")
-    return b"".join(parts)
-
-
 def _pairs(keys: Sequence[bytes], values: Sequence[bytes | None]) -> Iterable[tuple[bytes, bytes | None]]:
     return zip(keys, values, strict=True)
-
-
-def _varint(n: int) -> bytes:
-    """Avro's zigzag variable-length long."""
-    n = n << 1 if n >= 0 else (-n << 1) - 1
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-@functools.lru_cache(65_536)
-def _encoded(place: Place) -> bytes:
-    """The three last scalar fields, each a union with null: an int, an enum by the place of its symbol, a string."""
-    area = place.area.encode()
-    return b"".join(
-        (
-            b"\x02" + _varint(int(place.year)) if place.year else b"\x00",
-            b"\x02" + _varint(_SEXES.index(place.sex)) if place.sex else b"\x00",
-            b"\x02" + _varint(len(area)) + area if area else b"\x00",
-        )
-    )
-
-
-@functools.lru_cache(65_536)
-def _from_start(start: bytes, month: bytes) -> bytes:
-    """The encoded `months_from_start`, null or an int: of the numbers of the start's and of the item's month."""
-    a, b = int.from_bytes(start, "big"), int.from_bytes(month, "big")
-    if not a or not b or abs(b - a) > MOST_MONTHS:
-        return b"\x00"
-    return b"\x02" + _varint(b - a)
-
-
-def _month_numbers(months: pl.Series) -> list[bytes]:
-    """Months since the year 0, in bytes that sort as they do; 0 where there is none."""
-    numbers = (months.dt.year() * 12 + months.dt.month().cast(pl.Int32)).fill_null(0)
-    return [n.to_bytes(_MONTH_BYTES, "big") for n in numbers.to_list()]
-
-
-def _when(flat: pa.RecordBatch) -> list[bytes]:
-    """The number of the first date column's month: items are ordered by it, and set against the start."""
-    dates = next((i for i, f in enumerate(flat.schema) if pa.types.is_date32(f.type)), None)
-    if dates is None:
-        return [bytes(_MONTH_BYTES)] * flat.num_rows
-    return _month_numbers(pl.Series(flat.column(dates)).cast(pl.Date))

@@ -237,8 +237,12 @@ def test_an_open_domain_stops_the_start_even_if_contract_contribution_and_config
 
 # Mutations of records ------------------------------------------------------------------------------------------------
 
-DATASETS = [f["name"] for f in CONTRIBUTION.json["fields"][4:]]
-PARTS = {f["name"]: f["type"][1]["fields"] for f in CONTRIBUTION.json["fields"][3:]}
+PARTS = {
+    f["name"]: f["type"][1]["fields"]
+    for f in CONTRIBUTION.json["fields"]
+    if isinstance(f["type"], list) and isinstance(f["type"][1], dict) and "fields" in f["type"][1]
+}
+DATASETS = [name for name in PARTS if name != "person"]
 HOSTILE = [
     "Anna Smith",
     "AB123456C",
