@@ -54,7 +54,7 @@ class Broker:
     async def _producer(self) -> Any:
         return self
 
-    async def send_and_wait(self, topic: str, key: bytes, value: bytes | None, partition: int, *_: Any) -> Any:
+    async def send_and_wait(self, topic: str, key: bytes, value: bytes | None, partition: int, *rest: Any) -> Any:  # noqa: ARG002
         for _ in range(50 if topic.startswith("identified") and value is not None else 1):
             await asyncio.sleep(0)  # a question takes longer than what follows it
         if self._failures:
