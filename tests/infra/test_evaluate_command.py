@@ -207,9 +207,9 @@ def test_febrl4_by_match_keys_alone() -> None:
 
 
 def test_simulated_people_as_many_as_figures_are_stated_for() -> None:
-    found = figures(CliRunner().invoke(app, ["evaluate", "simulated", "--families", "1500", "--seed", "5", "--json"]))
-    assert found["overall"]["precision"] >= 0.998
-    assert found["overall"]["recall"] >= 0.97
+    found = figures(CliRunner().invoke(app, ["evaluate", "simulated", "--families", "1000", "--seed", "5", "--json"]))
+    assert found["overall"]["precision"] >= 0.997
+    assert found["overall"]["recall"] >= 0.96
 
 
 def test_a_plot_has_a_panel_for_each_pass(tmp_path: Path) -> None:

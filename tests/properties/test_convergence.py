@@ -20,8 +20,8 @@ from stream_processors.runtime.driver import reads_topic
 from stream_processors.topology import NAMES
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, framed
 
-QUICK = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
-QUICKER = settings(QUICK, max_examples=12)
+QUICK = settings(deadline=None, max_examples=18, suppress_health_check=list(HealthCheck))
+QUICKER = settings(QUICK, max_examples=8)
 
 # A population so small that people collide: twins, namesakes, the same person twice, and wrong dates of birth.
 DAYS = st.sampled_from([None, datetime.date(2013, 5, 6), datetime.date(2013, 7, 1), datetime.date(1900, 1, 1)])
