@@ -35,5 +35,6 @@ def configure(*, readable: bool | None = None) -> None:
             structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Asked for at each line: whoever replaces standard error for a time (a progress bar, a test) may close its own.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
