@@ -11,12 +11,18 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
 from infra.commands.demo import demo
+from infra.commands.dictionary import dictionary
+from infra.commands.enclave import enclave_app
+from infra.commands.enquire import enquire
 from infra.commands.evaluate import evaluate_app
+from infra.commands.governance import alerts, audit, batches
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.retention import clock_app, ledger_app, retention_app
+from infra.commands.risk import risk
 from infra.commands.run import run
+from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
@@ -35,6 +41,14 @@ app.add_typer(supplier_app, name="supplier")
 app.command()(simulate)
 app.command()(publish)
 app.command()(run)
+app.add_typer(enclave_app, name="enclave")
+app.command()(dictionary)
+app.command()(risk)
+app.command()(scan)
+app.command()(enquire)
+app.command()(audit)
+app.command()(alerts)
+app.command()(batches)
 app.command()(demo)
 app.command()(bench)
 app.add_typer(evaluate_app, name="evaluate")

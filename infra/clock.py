@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import date
 
-import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from infra.settings import Settings
-from schemas import contracts, wire
-from schemas.codec import arrow_schema, encode
 from schemas.registry import SchemaIds
 from stream_processors.clock import KEY, TOPIC
+from stream_processors.control.clock import tick_value
 from stream_processors.runtime.kafka import producer_config
 
 _CALL_S = 30
@@ -24,9 +22,7 @@ def tick(settings: Settings, schema_ids: SchemaIds, as_of: date) -> int:
         KafkaException: the broker is away, or did not take every tick: tell them again, it does no harm.
         SchemaNotRegisteredError: the topic has no schema yet.
     """
-    contract = contracts.contract("governance/clock")
-    batch = pa.RecordBatch.from_pylist([{"as_of": as_of}], schema=arrow_schema(contract))
-    value = wire.frame(schema_ids.schema_id(TOPIC), encode(batch, contract))[0]
+    value = tick_value(as_of, schema_ids)
     producer = Producer(producer_config(settings, "lethe.clock") | {"message.timeout.ms": _CALL_S * 1000})
     taken: list[KafkaError | None] = []
 

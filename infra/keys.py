@@ -1,7 +1,8 @@
 """Key files: made once, readable by their owner only, one for each processor that needs one.
 
-`pseudonymise` alone reads `token.key`, `publish` alone `research.key`: no process reads both. Losing a key
-means that nothing can be followed or linked any more, which is also how everything is destroyed at the end.
+`pseudonymise` alone reads `token.key`, `publish` alone `research.key`: no process reads both. The control plane reads
+the councils' secrets, and everybody may read `enquiry.pub`. Losing a key means that nothing can
+be followed or linked any more, which is also how everything is destroyed at the end.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.settings import Settings
+from schemas.contracts import UnknownSupplierError, kind_of
 
 TOKEN_KEY = "token.key"  # noqa: S105 - a file's name
 RESEARCH_KEY = "research.key"
+ENQUIRY_PUBLIC_KEY = "enquiry.pub"
 KEY_BYTES = 32
 
 
@@ -50,6 +53,63 @@ def init_keys(settings: Settings) -> list[KeyFile]:
     settings.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.keys.chmod(0o700)
     return [KeyFile(path, _make(path)) for path in (token_key(settings), research_key(settings))]
+
+
+def council_secret(settings: Settings, council: str) -> Path:
+    """File of the secret that a council signs its enquiries with: for that council and the control plane."""
+    return settings.keys / "councils" / f"{council}.secret"
+
+
+def enquiry_public_key(settings: Settings) -> Path:
+    """File of the public key that enquiries are sealed to: for every council."""
+    return settings.keys / ENQUIRY_PUBLIC_KEY
+
+
+def init_council(settings: Settings, council: str) -> KeyFile:
+    """Make the council's secret if it is missing, as `init_keys` makes key files.
+
+    Raises:
+        UnknownSupplierError: no council's name.
+    """
+    if kind_of(council) != "council":
+        raise UnknownSupplierError(f"{council} is no council; councils are named council-<code>")
+    path = council_secret(settings, council)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    return KeyFile(path, _make(path))
+
+
+def export_enquiry_key(settings: Settings) -> KeyFile:
+    """Write the public key that belongs to the token key, as one line of hex, readable by all.
+
+    Raises:
+        KeyFileError: the token key is missing or may not be used.
+    """
+    from stream_processors.enquiry.seal import public_key
+
+    path = enquiry_public_key(settings)
+    text = public_key(read_key(token_key(settings))).hex() + "\n"
+    if path.exists() and path.read_text() == text:
+        return KeyFile(path, False)
+    path.write_text(text)
+    path.chmod(0o644)
+    return KeyFile(path, True)
+
+
+def read_enquiry_key(settings: Settings) -> bytes:
+    """The public key that enquiries are sealed to.
+
+    Raises:
+        KeyFileError: it is missing, or is no key.
+    """
+    path = enquiry_public_key(settings)
+    try:
+        key = _parsed(path.read_bytes())
+    except OSError:
+        key = None
+    if key is None or len(key) != KEY_BYTES:
+        raise KeyFileError(f"{path} is missing or no key; `lethe keys init` makes it where the token key is")
+    return key
 
 
 def _make(path: Path) -> bool:

@@ -12,8 +12,9 @@ import structlog
 
 ALLOWED_FIELDS = frozenset(
     {
-        "event", "level", "timestamp", "processor", "instance", "partition", "partitions", "topic", "records", "error",
-        "retry_in_s", "lagged", "what", "supplier", "dataset", "file", "point", "seconds", "pid", "exit_code", "advice",
+        "event", "level", "timestamp", "processor", "instance", "partition", "partitions", "topic", "offset", "records",
+        "error", "retry_in_s", "lagged", "what", "supplier", "dataset", "file", "point", "seconds", "pid",
+        "exit_code", "advice",
     }
 )  # fmt: skip
 
@@ -34,5 +35,6 @@ def configure(*, readable: bool | None = None) -> None:
             structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Asked for at each line: whoever replaces standard error for a time (a progress bar, a test) may close its own.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

@@ -4,6 +4,7 @@ machine."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,10 +26,21 @@ class Settings(BaseSettings):
         description="base URL of the registry's Confluent-compatible interface",
     )
     controller_port: int = Field(default=19093, description="loopback port of the local broker's controller")
+    postcodes: Path | None = Field(
+        default=None, description="postcode directory (ONSPD, CSV) to find areas by; by default a sample of one borough"
+    )
+    k_anonymity: int = Field(
+        default=0, ge=0, description="publish widens areas until so many people share birth year and sex, too; 0: never"
+    )
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
+    control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
+    clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
+    tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
+    heartbeat_seconds: float = Field(default=3600, gt=0, description="between two heartbeats of every partition")
+    enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 
@@ -74,5 +86,5 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make the same settings in a child process."""
-        values = {**self.model_dump(), "home": self.base, "dist_dir": self.dist}
+        values = {**self.model_dump(exclude_none=True), "home": self.base, "dist_dir": self.dist}
         return {f"LETHE_{name.upper()}": str(value) for name, value in values.items()}

@@ -121,6 +121,10 @@ def _instances(pattern: str, contract: str | None, suppliers: Iterable[str]) -> 
     found: list[tuple[str, str | None]] = []
     for supplier in suppliers:
         kind = contracts.kind_of(supplier)
+        if "<council>" in pattern:
+            if kind == "council":
+                found.append((pattern.replace("<council>", supplier), contract))
+            continue
         for dataset in DATASETS[kind] if "<dataset>" in pattern else ("",):
             name = pattern.replace("<supplier>", supplier).replace("<dataset>", dataset)
             text = contract and contract.replace("<kind>", kind).replace("<dataset>", dataset)

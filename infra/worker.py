@@ -21,6 +21,7 @@ from infra.logs import configure
 from infra.settings import Settings
 from schemas.classification import UnclassifiedFieldError
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
+from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
 from stream_processors.runtime.faults import Faults
@@ -28,7 +29,16 @@ from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
+CONTROL = "control"  # runs as the processors do, and is none: Faust, and imported where it runs alone
 _log = structlog.get_logger()
+_REFUSED = (
+    KeyFileError,
+    SchemaDriftError,
+    SchemaNotRegisteredError,
+    UnclassifiedFieldError,
+    DirectoryError,
+    NoInstanceError,
+)
 _KEY_OF = {"pseudonymise": token_key, "publish": research_key}
 
 
@@ -39,8 +49,13 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
     """
     configure()
     validate()
-    registry = Registry(settings.registry)
     try:
+        if name == CONTROL:
+            from infra.control import work as control
+
+            control(settings, number)
+            return
+        registry = Registry(settings.registry)
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
         try:
@@ -53,6 +68,8 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             lambda: read_key(research_key(settings)),
             registry,
             settings.partitions,
+            settings.postcodes,
+            settings.k_anonymity,
             catalogue,
         )
         processor = build(name, context)
@@ -62,7 +79,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             for sign in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sign, lambda *_: worker.stop())
             worker.run()
-    except (KeyFileError, SchemaDriftError, SchemaNotRegisteredError, UnclassifiedFieldError, NoInstanceError) as e:
+    except _REFUSED as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 

@@ -34,6 +34,9 @@ class Sink(Protocol):
     def flush(self) -> int:
         """Return when all are where they belong."""
 
+    def announce(self, totals: Totals) -> None:
+        """Say that a file is there, with its control totals."""
+
 
 def digest_of(path: Path) -> str:
     """SHA-256 of the content, in hex.
@@ -83,6 +86,7 @@ def publish_file(
         finally:
             totals.rejects = refused.path
         sink.flush()
+    sink.announce(totals)
     totals.seconds = time.monotonic() - started
     return totals
 
@@ -99,6 +103,9 @@ class _Nowhere:
     def flush(self) -> int:
         """Nothing is anywhere."""
         return 0
+
+    def announce(self, totals: Totals) -> None:
+        """Tell nobody."""
 
 
 def _publish_chunk(

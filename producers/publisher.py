@@ -24,6 +24,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from infra.settings import Settings
+from producers.announce import TOPIC as BATCHES
+from producers.announce import Announcer
 from producers.fields import REASON, judge, read_key
 from producers.header import Columns, UnusableFileError
 from producers.rows import Converted, Warnings, convert
@@ -36,6 +38,8 @@ from stream_processors.runtime.partition import partitions_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from producers.totals import Totals
 
 OnWait = Callable[[str], None]
 
@@ -177,6 +181,8 @@ class Publisher:
         self._partitions = self._find_topic(patience_seconds)
         ids = schemas or Registry(settings.registry, self._on_wait, patience_seconds)
         self._schema_id = ids.check(self.topic, self.contract)
+        self._announced = 0
+        self._announcer = self._make_announcer(ids, {"bootstrap.servers": settings.bootstrap, **(config or {})})
 
     @property
     def published(self) -> int:
@@ -268,6 +274,14 @@ class Publisher:
             raise DeliveryError(self.topic, self._acknowledged, failed)
         return self._acknowledged
 
+    def announce(self, totals: Totals) -> None:
+        """Say that a file is there, with its control totals. What came from no file is announced at the end.
+
+        Raises:
+            DeliveryError: the broker does not have the announcement; publish the file again.
+        """
+        self._announce(lambda a: a.file(totals))
+
     def settle(self, receipt: Receipt) -> None:
         """Poll until the fate of the receipt's records is known."""
         before = receipt.delivered
@@ -287,6 +301,8 @@ class Publisher:
     ) -> None:
         if kind is None:
             self.flush()
+            if self._announcer is not None and self.published > self._announced:
+                self._announce(lambda a: a.records(self.published - self._announced))
         else:  # what went wrong is already on its way; what is queued gets a moment
             self._producer.flush(_CONNECT_SECONDS)
             self._producer.purge()
@@ -318,6 +334,21 @@ class Publisher:
             receipt.records = queued  # interrupted: the rest was never queued
             raise
         return receipt
+
+    def _make_announcer(self, ids: SchemaIds, config: Mapping[str, Any]) -> Announcer | None:
+        if BATCHES not in self._producer.list_topics(timeout=_CONNECT_SECONDS).topics:
+            _log.warning("batches are not announced", topic=BATCHES, advice="lethe provision")
+            return None
+        return Announcer(self.topic, self._partitions, self._producer, ids, config)
+
+    def _announce(self, call: Callable[[Announcer], None]) -> None:
+        if self._announcer is None:
+            return
+        try:
+            call(self._announcer)
+        except KafkaException as e:
+            raise DeliveryError(BATCHES, 0, {describe(error_of(e)): 1}) from None
+        self._announced = self.published
 
     def _make_room(self) -> None:
         """Poll until the queue is shorter than it was."""

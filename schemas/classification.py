@@ -16,6 +16,7 @@ Classification = Literal[
     "quasi",  # could single a person out together with others: birth year, sex, area
     "attribute",  # what the research is about
     "technical",  # how Lethe handles the record
+    "sealed",  # identifiers, encrypted to the one processor that may see them
 ]
 
 
@@ -26,7 +27,7 @@ class UnclassifiedFieldError(ValueError):
 class _Allowed(dict[str, frozenset[str]]):
     def __missing__(self, name: str) -> frozenset[str]:
         if name.startswith("identified/"):
-            return frozenset({"identifier", "quasi", "attribute", "technical"})
+            return frozenset({"identifier", "quasi", "attribute", "technical", "sealed"})
         return frozenset()  # an unknown topic may hold nothing
 
 
@@ -37,9 +38,19 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "linkage/link": frozenset({"reference", "technical"}),
         "linkage/activity": frozenset({"reference", "quasi", "attribute", "technical"}),
         "linkage/contribution": frozenset({"reference", "quasi", "attribute", "technical"}),
+        "linkage/enquiry": frozenset({"token", "technical"}),
+        "linkage/sought": frozenset({"reference", "technical"}),
         "research/person": frozenset({"pseudonym", "quasi", "attribute"}),
         "governance/quarantine": frozenset({"technical"}),
-        "governance/clock": frozenset({"technical"}),
         "governance/ledger": frozenset({"reference", "technical"}),
+        "governance/acknowledgement": frozenset({"technical"}),
+        "governance/clock": frozenset({"technical"}),
+        "governance/enquiry": frozenset({"sealed", "technical"}),
+        "governance/finding": frozenset({"reference", "technical"}),  # hashes of references, for the audit
+        "governance/audit": frozenset({"reference", "technical"}),
+        "governance/answer": frozenset({"technical"}),
+        "governance/alert": frozenset({"technical"}),
+        "governance/batch": frozenset({"technical"}),
+        "governance/reconciliation": frozenset({"technical"}),
     }
 )

@@ -30,6 +30,9 @@ DATASETS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
         "health": ("person", "contact"),
     }
 )
+ENQUIRY = "enquiry"
+"""Besides its datasets, a council has a topic for enquiries: requests, which are held for an hour and published by no
+supplier."""
 _COUNCIL = re.compile(r"council-[a-z0-9]+(?:-[a-z0-9]+)*")
 _FOLDER = Path(__file__).parent
 
@@ -176,6 +179,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(str(p.relative_to(_FOLDER).with_suffix("")) for p in _FOLDER.glob("*/*.avsc")))
 
 
+def supplied() -> tuple[str, ...]:
+    """Names of the contracts of suppliers' datasets: the identified zone without enquiries."""
+    return tuple(f"identified/{kind}.{dataset}" for kind, datasets in DATASETS.items() for dataset in datasets)
+
+
 def kind_of(supplier: str) -> Kind:
     """Kind of a supplier: `council` for every `council-<code>`.
 
@@ -207,6 +215,11 @@ def identified_topic(supplier: str, dataset: str) -> str:
     return f"identified.{supplier}.{dataset}"
 
 
+def enquiry_topic(council: str) -> str:
+    """Topic of a council's enquiries that were let in, inside its own identified zone."""
+    return f"identified.{council}.{ENQUIRY}"
+
+
 def quarantine_topic(supplier: str) -> str:
     """Topic of a supplier's records that failed, inside its own identified zone."""
     return f"identified.{supplier}.quarantine"
@@ -221,6 +234,8 @@ def of_topic(topic: str) -> Contract | None:
     zone, _, rest = topic.partition(".")
     if zone == "identified":
         supplier, _, dataset = rest.partition(".")
+        if dataset == ENQUIRY and kind_of(supplier) == "council":
+            return contract(f"identified/council.{ENQUIRY}")
         return None if dataset == "quarantine" else identified(supplier, dataset)
     name = f"{zone}/{rest}"
     return contract(name) if name in names() else None

@@ -78,7 +78,7 @@ class Near:
     bits: npt.NDArray[np.float64]
 
 
-_NO_PAIRS = Near(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+NO_NEAR = Near(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def _near_pairs(pairs: _Pairs, encodings: list[str], of: _Codes, rules: Rules) -
     found = np.zeros(len(of.block), bool)
     found[pairs.department] = True
     encoded = np.array([bool(e) for e in encodings], bool)
-    made = [_NO_PAIRS]
+    made = [NO_NEAR]
     for number, weights in rules.near.items():
         here = encoded & (of.number == number)
         departments, cohort = np.flatnonzero(here & ~of.cohort & ~found), np.flatnonzero(here & of.cohort)

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, timedelta
 
+import msgpack
+
+from schemas import contracts, wire
+from schemas.codec import decode
+from stream_processors.runtime.records import Inputs
+
+ROW = b"clock"
+"""Where a processor's state keeps the clock: in its changelog, for the topic holds the last tick only."""
+
+_EPOCH = date(1970, 1, 1)
+_CONTRACT = contracts.contract("governance/clock")
 TOPIC = "governance.clock"
 KEY = b"clock"
 
@@ -35,3 +48,27 @@ class Clock:
         elif day > confirmed:
             confirmed = day
         return Clock(confirmed, pending)
+
+    def after(self, inputs: Iterable[Inputs]) -> Clock:
+        """The clock after the ticks of a batch; inputs of other topics are passed over."""
+        now = self
+        for batch in inputs:
+            bodies = [v[wire.HEADER_BYTES :] for v in batch.values if v is not None] if batch.topic == TOPIC else []
+            for day in decode(bodies, _CONTRACT).column("as_of").to_pylist() if bodies else ():
+                now = now.tick((day - _EPOCH).days)
+        return now
+
+    @property
+    def day(self) -> date | None:
+        """The confirmed day."""
+        return None if self.confirmed is None else _EPOCH + timedelta(self.confirmed)
+
+    def packed(self) -> bytes:
+        """As `ROW` has it."""
+        row: bytes = msgpack.packb([self.confirmed, self.pending])
+        return row
+
+    @classmethod
+    def unpacked(cls, row: bytes | None) -> Clock:
+        """From a row; without one, a clock that was told nothing."""
+        return cls(*msgpack.unpackb(row)) if row else cls()

@@ -1,7 +1,8 @@
 """What is kept of each supplier record, and how coarse: applied at first touch, inside `pseudonymise`.
 
 Every field of every identified contract is either the source of a kept one here or listed as dropped; `check` refuses
-to start otherwise. Dates become months, a date of birth a year, a council its code; names, ids and postcodes go.
+to start otherwise. Dates become months, a date of birth a year, a council's postcode the LSOA
+that `areas` has for it, or else the council's code; names, ids and postcodes go.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ KEPT: Mapping[str, Kept] = {
             "birth_year": year("date_of_birth"),
             "sex": keep("sex"),
         },
-        _PERSON_DROPPED | {"person_id", "family_id"},  # the family goes on as a reference, the council as the area
+        _PERSON_DROPPED | {"person_id", "family_id"},  # the family goes on as a reference, the postcode as the area
     ),
     "identified/dfe.person": _department("UPN"),
     "identified/moj.person": _department("mojuid"),
@@ -167,9 +168,7 @@ def check() -> None:
             kept field is not one of the activity's.
     """
     activity = {leaf.path for leaf in contracts.contract("linkage/activity").leaves}
-    for name in contracts.names():
-        if not name.startswith("identified/"):
-            continue
+    for name in contracts.supplied():
         kept = KEPT.get(name)
         if kept is None:
             raise UnclassifiedFieldError(f"{name}: no rule says what is kept of it")

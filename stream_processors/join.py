@@ -8,6 +8,7 @@ from functools import cache
 from schemas import contracts, wire
 from schemas.codec import decode
 from schemas.registry import SchemaIds
+from stream_processors.enquiry.finding import Finder
 from stream_processors.refs import REF_WIDTH
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
@@ -17,12 +18,13 @@ from stream_processors.runtime.state import Table, View
 JOIN = Declaration(
     name="join",
     by="subject",
-    reads=("linkage.activity", "linkage.link"),
-    writes=("linkage.contribution",),
+    reads=("linkage.activity", "linkage.link", "linkage.sought"),
+    writes=("linkage.contribution", "governance.finding"),
     keeps=(
         Table("activities", "true"),
         Table("links", "true"),
         Table("person_of", "true"),
+        Table("subjects_of", "true"),
         Table("attached", "said"),
     ),
 )
@@ -44,7 +46,7 @@ class Join:
     """Holds after: each live activity of a linked subject is a contribution of that subject's person, and of no other.
 
     State: `activities` and `links` as they came (less the cohort's of later passes), `person_of` (subject to its person
-    by the best link), `attached` (activity to the person that it was sent to).
+    by the best link), `subjects_of` (the same, by person), `attached` (activity to the person that it was sent to).
     """
 
     declaration = JOIN
@@ -54,6 +56,7 @@ class Join:
         _check_same_body()
         self._head = wire.header(schema_ids.schema_id("linkage.contribution"))
         self._partitions = partitions
+        self._finder = Finder(schema_ids, partitions)
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Touched are the activities that differ, and all those of a subject whose person differs.
@@ -72,7 +75,7 @@ class Join:
                         view.put("activities", key, value)
                     if value != old or value is None:
                         touched.add(key)
-            else:
+            elif batch.topic == "linkage.link":
                 idle = _idle(latest)
                 keys = [k for k in keys if k not in idle]
                 held = view.get_many("links", keys)
@@ -86,8 +89,11 @@ class Join:
         """Activities that live, and activities that were attached."""
         return {k for table in ("activities", "attached") for k, _ in view.scan(table, b"")}
 
-    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
-        """Contributions to the persons that activities belong to now; tombstones where they were before."""
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        """Contributions to the persons that activities belong to now; tombstones where they were before.
+
+        And findings: what is held of whom enquiries are about.
+        """
         out = Outputs()
         keys = sorted(touched)
         subjects = sorted({k[_SUBJECT] for k in keys})
@@ -108,6 +114,9 @@ class Join:
         self._emit(out, [p for p, _ in takes_back], [r for _, r in takes_back], [None] * len(takes_back))
         out.count("attached", len(says))
         out.count("detached", len(takes_back))
+        for batch in inputs:
+            if batch.topic == "linkage.sought":
+                self._finder.take(view, batch, out)
         return out
 
     def _emit(self, out: Outputs, persons: list[bytes], records: list[bytes], values: Sequence[bytes | None]) -> None:
@@ -140,6 +149,10 @@ class Join:
             touched.update(k for k, person in rows if person != new)
             if new != old:
                 view.put("person_of", subject, new)
+                if old is not None:
+                    view.put("subjects_of", old + b"|" + subject, None)
+                if new is not None:
+                    view.put("subjects_of", new + b"|" + subject, b"")
                 moved.append(subject + b"|")
         for rows in view.scan_many("activities", moved, REF_WIDTH + 1):
             touched.update(k for k, _ in rows)

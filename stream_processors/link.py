@@ -16,6 +16,7 @@ from schemas.codec import decode, encode
 from schemas.registry import SchemaIds
 from stream_processors.claims import Near, claims_of, rules_of
 from stream_processors.crowd import Crowd
+from stream_processors.enquiry.seeking import Seeker
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -24,8 +25,8 @@ from stream_processors.runtime.state import Table, View, Writes
 LINK = Declaration(
     name="link",
     by="block",
-    reads=("linkage.candidate",),
-    writes=("linkage.link",),
+    reads=("linkage.candidate", "linkage.enquiry"),
+    writes=("linkage.link", "linkage.sought"),
     keeps=(Table("candidates", "true"), Table("claims", "said")),
 )
 Decoded = Mapping[str, Any]
@@ -46,15 +47,18 @@ class Link:
     declaration = LINK
     version = ""
 
-    def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds) -> None:
+    def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids = schema_ids
         self._rules = rules_of(catalogue)
         self._crowds = _Crowds()
+        self._seeker = Seeker(self._rules, schema_ids, partitions)
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Candidates by block and subject; touched are those that differ, as `block|subject`."""
         touched: set[bytes] = set()
         for batch in inputs:
+            if batch.topic != "linkage.candidate":
+                continue
             latest = batch.latest()
             turned = [_turn(key) for key in latest]
             held = view.get_many("candidates", turned)
@@ -69,8 +73,11 @@ class Link:
         """Candidates that live, and those of which something was claimed."""
         return {k for table in ("candidates", "claims") for k, _ in view.scan(table, b"")}
 
-    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
-        """Links that differ from what was claimed before, each to its subject's own partition."""
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        """Links that differ from what was claimed before, each to its subject's own partition.
+
+        And whom enquiries are about.
+        """
         out = Outputs()
         by_block: dict[bytes, list[bytes]] = {}
         for key in sorted(touched):
@@ -86,6 +93,9 @@ class Link:
         for low in range(0, len(rest), _BLOCKS_AT_ONCE):
             self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], out)
         self._crowds.keep(view)
+        for batch in inputs:
+            if batch.topic == "linkage.enquiry":
+                self._seeker.take(view, batch, out)
         return out
 
     def _settle_blocks(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:

@@ -71,9 +71,19 @@ class Oracle:
 
 
 @dataclass(frozen=True)
+class Widen:
+    """How areas are widened: fewest people of a partition that may share birth year, sex and area; partition of a
+    person; LSOA, MSOA and local authority by LSOA."""
+
+    k: int
+    partition: Callable[[str], int]
+    wider: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
 class _Subject:
-    """A person as one supplier knows them. `born`: date of birth without default dates. `tokens`: by match key.
-    `blocks`, `statements`, `encodings`: by pass.
+    """A person as one supplier knows them. `born`: date of birth without default dates. `postcode`: clean.
+    `tokens`: by match key. `blocks`, `statements`, `encodings`: by pass.
     """
 
     supplier: str
@@ -86,6 +96,7 @@ class _Subject:
     statements: dict[int, str]
     encodings: dict[int, str]
     born: datetime.date | None
+    postcode: str | None
     row: Row
 
     @property
@@ -98,15 +109,18 @@ def research(
     token_key: bytes,
     research_key: bytes,
     catalogue: Catalogue,
+    areas: Mapping[str, str],
     epoch: int = 1,
+    widen: Widen | None = None,
     *,
     policy: Mapping[str, Any] | None = None,
     as_of: datetime.date | None = None,
 ) -> Oracle:
     """The research records of live supplier records, and the links that make them.
 
-    With a policy (the content of `retention.yaml`) and a day, records that have expired by it are not there; each row
-    then says under `RECEIVED` on which day it was received.
+    `areas`: LSOA by clean postcode. `widen`: how areas are widened, if they are. With a policy (the content of
+    `retention.yaml`) and a day, records that have expired by it are not there; each row then says under `RECEIVED` on
+    which day it was received.
     """
     if policy is not None and as_of is not None:
         records = _held(records, policy, as_of)
@@ -132,9 +146,20 @@ def research(
     ids = _pseudonyms(ResearchIds(research_key).person, spine)
     families = _pseudonyms(ResearchIds(research_key).family, {s.family_ref for s in subjects if s.family_ref})
     persons: dict[str, dict[str, Any]] = {}
+    homes: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for person, of in spine.items():
-        arrays = {name: sorted(items, key=_array_order) for name, items in events[person].items()}
-        persons[ids[person]] = {"person_id": ids[person], **_person_facts(of, families), **arrays}
+        facts_of = _person_facts(of, families, areas)
+        start = facts_of["programme_start_month"]
+        arrays = {
+            name: sorted(({**item, "months_from_start": _distance(start, item)} for item in items), key=_array_order)
+            for name, items in events[person].items()
+        }
+        persons[ids[person]] = {"person_id": ids[person], **facts_of, **arrays}
+        if widen:
+            homes[widen.partition(person)].append(persons[ids[person]])
+    if widen:
+        for members in homes.values():
+            widen_areas(members, widen)
     return Oracle(persons, links, {(s.supplier, s.id): s.ref for s in subjects})
 
 
@@ -229,20 +254,25 @@ def _expires_on(contract: Contract, row: Row, policy: Mapping[str, Any]) -> date
 def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: int) -> list[_Subject]:
     keys, refs = TokenKeys(token_key, epoch), Refs(token_key)
     encoder = Encoder(catalogue, keys, encodings=catalogue.near is not None)
-    out = []
-    for supplier, datasets in records.items():
-        rows = datasets.get("person", ())
-        if not rows:
-            continue
+    people = {supplier: datasets["person"] for supplier, datasets in records.items() if datasets.get("person")}
+    if not people:
+        return []
+    frames = []
+    for supplier, rows in people.items():
         id_field = contracts.identified(supplier, "person").subject_field
-        frame = pl.DataFrame(
-            {
-                "id": pl.Series([r[id_field] for r in rows], dtype=pl.String),
-                "family": pl.Series([r.get("family_id") for r in rows], dtype=pl.String),
-                **{n: pl.Series([r.get(n) for r in rows], dtype=t) for n, t in _IDENTITY.items()},
-            }
+        frames.append(
+            pl.DataFrame(
+                {
+                    "id": pl.Series([r[id_field] for r in rows], dtype=pl.String),
+                    "family": pl.Series([r.get("family_id") for r in rows], dtype=pl.String),
+                    **{n: pl.Series([r.get(n) for r in rows], dtype=t) for n, t in _IDENTITY.items()},
+                }
+            ).with_columns(supplier=pl.lit(supplier))
         )
-        named = encoder.encode(tokenise(normalise(frame), catalogue, keys)).select(
+    encoded = encoder.encode(tokenise(normalise(pl.concat(frames)), catalogue, keys))
+    out = []
+    for supplier, rows in people.items():
+        named = encoded.filter(pl.col("supplier") == supplier).select(
             "id",
             refs.subject(supplier, pl.col("id")).alias("ref"),
             refs.record(supplier, "person", pl.col("id"), pl.lit("")).alias("record_ref"),
@@ -252,14 +282,18 @@ def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: i
             "statements",
             "encodings",
             "clean_dob",
+            "clean_postcode",
         )
         for row, made in zip(rows, named.iter_rows(), strict=True):
-            id_, ref, record_ref, family_ref, blocks, tokens, statements, encodings, born = made
+            id_, ref, record_ref, family_ref, blocks, tokens, statements, encodings, born, postcode = made
             by_key = dict(t.split(":") for t in tokens)
             by_pass = {int(b.partition(":")[0]): b for b in blocks}
-            stated, encoded = dict(zip(by_pass, statements, strict=True)), dict(zip(by_pass, encodings, strict=False))
+            stated = dict(zip(by_pass, statements, strict=True))
+            filters = dict(zip(by_pass, encodings, strict=False))
             out.append(
-                _Subject(supplier, id_, ref, record_ref, family_ref, by_pass, by_key, stated, encoded, born, row)
+                _Subject(
+                    supplier, id_, ref, record_ref, family_ref, by_pass, by_key, stated, filters, born, postcode, row
+                )
             )
     return out
 
@@ -381,6 +415,8 @@ def _evidence(a: str, b: str, near: PassWeights) -> float:
         levels["forename"] = levels["surname"] = 1 + LEVELS["forename"].index("exchanged")
     if near.home and levels["postcode"] == len(LEVELS["postcode"]) and levels["middle_names"] != 1:
         return -math.inf
+    if any(levels[field] == 1 for field in near.met):
+        return -math.inf
     total = 0.0
     for kind in OTHERS:
         weights = near.against[kind]
@@ -445,6 +481,43 @@ def _persons(cohort: Sequence[_Subject], catalogue: Catalogue) -> dict[str, str]
     return person_of
 
 
+# Areas ---------------------------------------------------------------------------------------------------------------
+
+
+def widen_areas(people: Sequence[dict[str, Any]], widen: Widen) -> None:
+    """Set the areas of the people of one partition so that k of them share birth year, sex and area, or have none of
+    them."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    steps: dict[str, Sequence[str]] = {}
+    for row in people:
+        steps[row["area"]] = widen.wider.get(row["area"], (row["area"],) * 3)
+        groups[row["birth_year"], row["sex"], steps[row["area"]][2]].append(row)
+    for group in groups.values():
+        step = {row["area"]: 0 for row in group}
+
+        def sizes(step: Mapping[str, int] = step, group: Sequence[Row] = group) -> Counter[tuple[int, str]]:
+            return Counter((step[row["area"]], steps[row["area"]][step[row["area"]]]) for row in group)
+
+        for at in (0, 1):
+            found = sizes()
+            for area in step:
+                if step[area] == at and found[at, steps[area][at]] < widen.k:
+                    step[area] = at + 1
+        while 0 < sum(n for (at, _), n in sizes().items() if at == 2) < widen.k:
+            others = sorted((n, code, at) for (at, code), n in sizes().items() if at < 2)
+            if not others:
+                step = dict.fromkeys(step, 3)
+                break
+            _, code, at = others[0]
+            step.update({area: 2 for area in step if step[area] == at and steps[area][at] == code})
+        for row in group:
+            at = step[row["area"]]
+            if at == 3:
+                row.update(birth_year=None, sex=None, area=None)
+            else:
+                row["area"] = steps[row["area"]][at]
+
+
 # Generalisation ------------------------------------------------------------------------------------------------------
 
 
@@ -453,7 +526,7 @@ def _month(day: datetime.date | None) -> datetime.date | None:
     return None if day is None or day < _EARLIEST_EVENT else day.replace(day=1)
 
 
-def _person_facts(of: Sequence[_Subject], families: Mapping[str, str]) -> dict[str, Any]:
+def _person_facts(of: Sequence[_Subject], families: Mapping[str, str], areas: Mapping[str, str]) -> dict[str, Any]:
     """The head of a research record.
 
     One cohort record speaks: a participant's before a comparison's, then the earliest start, then the smallest
@@ -473,8 +546,17 @@ def _person_facts(of: Sequence[_Subject], families: Mapping[str, str]) -> dict[s
         **{f"criterion_{c}": first.row.get(f"criterion_{c}") for c in _CRITERIA},
         "birth_year": next((s.born.year for s in ordered if s.born), None),
         "sex": next((s.row["sex"] for s in ordered if s.row.get("sex")), None),
-        "area": first.supplier.removeprefix("council-"),
+        "area": areas.get(first.postcode or "", first.supplier.removeprefix("council-")),
     }
+
+
+def _distance(start: datetime.date | None, item: Row) -> int | None:
+    """Months from the programme's start to the item's first month; none beyond a century."""
+    month = item[next(name for name in item if name.endswith("month"))]
+    if start is None or month is None:
+        return None
+    months = (month.year - start.year) * 12 + month.month - start.month
+    return months if -1200 <= months <= 1200 else None
 
 
 def _safeguarding(row: Row) -> dict[str, Any]:

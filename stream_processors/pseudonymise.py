@@ -17,10 +17,12 @@ from schemas.codec import Decoded, arrow_schema, decode_each, decode_older, enco
 from schemas.contracts import Contract
 from schemas.registry import SchemaIds, UnknownSchemaError
 from stream_processors import generalise
+from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
+from stream_processors.enquiry.opening import Opener
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.encodings import Encoder
-from stream_processors.matching.normalise import normalise
+from stream_processors.matching.normalise import normalise, postcode
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
@@ -33,9 +35,16 @@ PSEUDONYMISE = Declaration(
     name="pseudonymise",
     by="subject id",
     reads=("identified.*",),
-    writes=("linkage.identity", "linkage.activity", "identified.*.quarantine", "governance.quarantine"),
+    writes=(
+        "linkage.identity",
+        "linkage.activity",
+        "linkage.enquiry",
+        "identified.*.quarantine",
+        "governance.quarantine",
+    ),
 )
 
+_FORM = 2  # of what is said; another makes a worker say all anew
 LARGEST_VALUE_BYTES = 1_000_000
 _IDENTITY = contracts.contract("linkage/identity")
 _ACTIVITY = contracts.contract("linkage/activity")
@@ -65,13 +74,17 @@ class Pseudonymise:
         policy: RetentionPolicy,
         schema_ids: SchemaIds,
         partitions: int,
+        areas: Areas,
         epoch: int = 1,
+        opener: Opener | None = None,
     ) -> None:
         generalise.check()
         self._tokens, self._refs, self._catalogue = token_keys, refs, catalogue
         self._encoder = Encoder(catalogue, token_keys, encodings=catalogue.near is not None)
-        self.version = f"epoch {epoch}, catalogue {catalogue.label}, policy {policy.digest}"
+        self._opener = opener
+        self.version = f"epoch {epoch}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
         self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
+        self._areas = areas
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002
         """Nothing is kept."""
@@ -86,6 +99,10 @@ class Pseudonymise:
         out = Outputs()
         for batch in inputs:
             _, supplier, dataset = batch.topic.split(".")
+            if dataset == contracts.ENQUIRY:
+                if self._opener is not None:
+                    self._opener.take(batch, out)
+                continue
             self._take(supplier, dataset, batch, out)
         return out
 
@@ -192,18 +209,20 @@ class Pseudonymise:
             return
         received = pl.Series([batch.times[r] for r in rows], dtype=pl.Int64).cast(pl.Datetime("ms")).dt.date()
         named = frame.with_columns(self._refs_of(supplier, dataset, contract)).with_columns(
-            expires_on(self._policy, contract, received).alias("expires_on")
+            expires_on(self._policy, contract, received).alias("expires_on"), received.alias("received_on")
         )
         item = generalise.generalise(contract, named)
         if dataset == "person" and contract.name == "identified/council.person":
             item = item.with_columns(
                 named.select(self._refs.family(supplier, pl.col("family_id")).alias("family_ref"))["family_ref"],
-                pl.lit(supplier.removeprefix("council-")).alias("area"),
+                self._areas.lsoa(named.select(postcode(pl.col("postcode"))).to_series())
+                .fill_null(supplier.removeprefix("council-"))
+                .alias("area"),
             )
         wanted = arrow_schema(_ACTIVITY).field(dataset).type
         item = item.with_columns(pl.lit(None).alias(f.name) for f in wanted if f.name not in item.columns)
         envelope = named.select(
-            pl.lit(dataset).alias("dataset"), pl.lit(supplier).alias("supplier"), pl.col("expires_on")
+            pl.lit(dataset).alias("dataset"), pl.lit(supplier).alias("supplier"), "expires_on", "received_on"
         )
         struct = item.select(pl.struct([f.name for f in wanted]).alias(dataset)).to_arrow()[dataset]
         columns: list[pa.Array] = []

@@ -1,15 +1,15 @@
 """publish: one de-identified record per person, behind a guard that refuses what is not allowed by name, type and
 domain.
 
-A person's contributions are kept as encoded items of the research record. An Avro array is a count, its items and a
-zero (Avro 1.12 specification, "Complex types"), so the record is spliced from bytes: nothing stored is decoded again.
+A person's contributions are kept as encoded items of the research record, which is spliced from them
+(`stream_processors/splice.py`): nothing stored is decoded again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from datetime import date
 
 import msgpack
 import polars as pl
@@ -18,72 +18,90 @@ import pyarrow.compute as pc
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, decode_each, encode
-from schemas.contracts import Contract
 from schemas.registry import SchemaIds
+from stream_processors import clock
+from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
+from stream_processors.clock import Clock
 from stream_processors.guard import Guard
 from stream_processors.refs import REF_WIDTH, ResearchIds
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
+from stream_processors.splice import (
+    DATASETS,
+    FACTS,
+    HEAD_BYTES,
+    HEADER,
+    HEADER_KEY,
+    ITEMS,
+    NOT_RECORDS,
+    PLACE_KEY,
+    QUASI,
+    STORED_FACTS,
+    check_order,
+    month_numbers,
+    splice,
+    when,
+)
+from stream_processors.widen import CELLS, LEVELS, Place, Widening
 
 PUBLISH = Declaration(
     name="publish",
     by="person",
-    reads=("linkage.contribution",),
+    reads=("linkage.contribution", clock.TOPIC),
     writes=("research.person", "governance.quarantine"),
-    keeps=(Table("persons", "true"), Table("published", "said")),
+    keeps=(Table("persons", "true"), Table(CELLS, "true"), Table(LEVELS, "true"), Table("published", "said")),
 )
 _CONTRIBUTION = contracts.contract("linkage/contribution")
 _RESEARCH = contracts.contract("research/person")
 _QUARANTINED = contracts.contract("governance/quarantine")
 _PERSON = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
-_FACTS = b"\x00"
-_HEADER_KEY = b"head"  # no record reference: those are 32 hex digits
-_HEAD_BYTES = 5  # of a stored item: dataset in one byte, month in four, then the encoded item
-
-
-def _sub_contract(name: str, record: dict[str, object]) -> Contract:
-    return Contract(name, json.dumps({"namespace": _RESEARCH.json["namespace"], **record}))
-
-
-_ARRAYS = [f for f in _RESEARCH.json["fields"] if isinstance(f["type"], dict) and f["type"]["type"] == "array"]
-_DATASETS = [f["name"] for f in _ARRAYS]
-_ITEMS = {f["name"]: _sub_contract("research/person", f["type"]["items"]) for f in _ARRAYS}
-_HEADER = _sub_contract(
-    "research/person",
-    {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in _DATASETS]},
-)
-_STORED_FACTS = _sub_contract(
-    "linkage/contribution", _CONTRIBUTION.json["fields"][3]["type"][1] | {"namespace": "lethe.linkage"}
-)
+_WIDENED_TO = b"k"  # in both kinds of state: the k that was followed
 
 
 class Publish:
     """Holds after: a person is in `research.person` exactly if a live cohort record contributes to it, as `compose`
     has it.
 
-    State: `persons` (person to its contributions, encoded for the research record), `published` (person to a digest of
-    the value that was published).
+    State: `persons` (person to its contributions, encoded for the research record), `cells` and `levels` (who lives
+    where, and how wide each area is, where areas are widened), `published` (person to a digest of the value that was
+    published, and the clock).
     """
 
     declaration = PUBLISH
     version = ""
 
-    def __init__(self, ids: ResearchIds, schema_ids: SchemaIds, partitions: int) -> None:
+    def __init__(
+        self,
+        ids: ResearchIds,
+        schema_ids: SchemaIds,
+        partitions: int,
+        areas: Areas,
+        k: int = 0,
+    ) -> None:
+        """`k`: fewest people of a partition that may share birth year, sex and area; below 2, areas are published as
+        they are.
+
+        Raises:
+            GuardError: the guard does not allow what the research record would hold.
+        """
         self._ids, self._schemas, self._partitions = ids, schema_ids, partitions
-        self._guard = Guard(_RESEARCH)
-        if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) :] != _DATASETS:
-            raise ValueError("research/person must end with its arrays: the record is spliced in that order")
+        self._guard = Guard(_RESEARCH, areas.codes)
+        self._widening = Widening(k, areas)
+        check_order()
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Contributions by person; touched are the persons of whom one differs."""
-        touched: set[bytes] = set()
+        touched = self._follow_k(view)
+        today = Clock.unpacked(view.get_many("published", [clock.ROW])[0]).after(inputs).day
         for batch in inputs:
+            if batch.topic == clock.TOPIC:
+                continue
             latest = batch.latest()
-            encoded = self._encoded(latest, view.refused)
+            encoded = self._encoded(latest, view.refused, today)
             people: dict[bytes, list[bytes]] = {}
             for key in latest:
                 people.setdefault(key[_PERSON], []).append(key)
@@ -104,11 +122,11 @@ class Publish:
                         del items[record]
                     else:
                         items[record] = item
-                    facts = facts or (item or old or b"")[:1] == _FACTS
+                    facts = facts or (item or old or b"")[:1] == FACTS
                     changed[person] = items
                 if facts:
                     other_facts.append(person)
-            self._rewrite_headers(other_facts, changed)
+            touched |= self._widened(view, self._rewrite_headers(other_facts, changed))
             for person, items in changed.items():
                 view.put("persons", person, msgpack.packb(items) if items else None)
             view.unpacked.update(changed)
@@ -117,11 +135,19 @@ class Publish:
 
     def everything(self, view: View) -> set[bytes]:
         """Persons with contributions, and persons that were published."""
-        return {k for table in ("persons", "published") for k, _ in view.scan(table, b"")}
+        not_persons = (_WIDENED_TO, clock.ROW)
+        return {k for table in ("persons", "published") for k, _ in view.scan(table, b"") if k not in not_persons}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Research records that differ from what was published, and tombstones for persons that are no more."""
         out = Outputs()
+        k = b"%d" % self._widening.k if self._widening.on else None
+        if view.get_many("published", [_WIDENED_TO]) != [k]:
+            touched = self.everything(view)  # what was said followed another k
+            view.put("published", _WIDENED_TO, k)
+        told = Clock.unpacked(view.get_many("published", [clock.ROW])[0])
+        if (now := told.after(inputs)) != told:
+            view.put("published", clock.ROW, now.packed())
         people = sorted(touched)
         if people:
             said = view.get_many("published", people)
@@ -129,7 +155,10 @@ class Publish:
             held = {p: msgpack.unpackb(v) if v else {} for p, v in _pairs(others, view.get_many("persons", others))}
             items = [view.unpacked[p] if p in view.unpacked else held[p] for p in people]
             head = wire.header(self._schemas.schema_id("research.person"))
-            values = [head + splice(of) if _HEADER_KEY in of else None for of in items]
+            places = self._widening.shown(view, [of.get(PLACE_KEY) for of in items])
+            values = [
+                head + splice(of, place) if HEADER_KEY in of else None for of, place in zip(items, places, strict=True)
+            ]
             ids = pl.Series("person", people).cast(pl.String).to_frame().select(self._ids.person(pl.col("person")))
             research_ids = ids.to_series()
             partitions = partitions_of(research_ids, self._partitions).tolist()
@@ -147,46 +176,80 @@ class Publish:
             out.count("published", sum(v is not None for v in emit))
             out.count("withdrawn", sum(v is None for v in emit))
         for batch in inputs:
-            self._refuse(batch, view.refused, out)
+            if batch.topic != clock.TOPIC:
+                self._refuse(batch, view.refused, out)
         return out
 
-    def _encoded(self, latest: dict[bytes, bytes | None], refused: dict[bytes, str]) -> dict[bytes, bytes]:
-        """Items of the contributions that the guard lets through, by key."""
+    def _encoded(
+        self, latest: dict[bytes, bytes | None], refused: dict[bytes, str], today: date | None
+    ) -> dict[bytes, bytes]:
+        """Items of the contributions that the guard lets through on that day, by key."""
         keys = [k for k, v in latest.items() if v is not None]
         decoded = decode_each([latest[k][wire.HEADER_BYTES :] for k in keys], _CONTRIBUTION)  # type: ignore[index]
         refused.update({keys[i]: "Undecodable" for i in decoded.bad})
         keys = [keys[i] for i in decoded.good]
         out: dict[bytes, bytes] = {}
         table = decoded.batch
-        allowed = self._guard.allowed(table)
-        refused.update({k: "RefusedByGuard" for k, ok in zip(keys, allowed, strict=True) if not ok})
-        for dataset in ["person", *_DATASETS]:
+        refusals = self._guard.refusals(table, today)
+        refused.update({k: error for k, error in zip(keys, refusals, strict=True) if error})
+        for dataset in ["person", *DATASETS]:
             column = table.column(dataset)
-            rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if allowed[i]]
+            rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if refusals[i] is None]
             if not rows:
                 continue
             chosen = column.take(pa.array(rows))
             flat = pa.RecordBatch.from_arrays(chosen.flatten(), names=[f.name for f in chosen.type])
-            contract = _STORED_FACTS if dataset == "person" else _ITEMS[dataset]
-            index = 0 if dataset == "person" else _DATASETS.index(dataset) + 1
-            months = _months(flat)
-            for row, month, body in zip(rows, months, encode(flat, contract), strict=True):
-                out[keys[row]] = bytes([index]) + month.to_bytes(4, "big") + body
+            contract = STORED_FACTS if dataset == "person" else ITEMS[dataset]
+            index = 0 if dataset == "person" else DATASETS.index(dataset) + 1
+            for row, month, body in zip(rows, when(flat), encode(flat, contract), strict=True):
+                out[keys[row]] = bytes([index]) + month + body
         return out
 
-    def _rewrite_headers(self, people: Sequence[bytes], items: dict[bytes, dict[bytes, bytes]]) -> None:
-        """Set the encoded head of the research record of persons whose facts differ; none without a cohort record."""
+    def _follow_k(self, view: View) -> set[bytes]:
+        """Index everybody's place if the state was made under another k, and forget the index if there is none now."""
+        k = b"%d" % self._widening.k if self._widening.on else None
+        if view.get_many(LEVELS, [_WIDENED_TO]) == [k]:
+            return set()
+        for table in (CELLS, LEVELS):
+            for key, _ in view.scan(table, b""):
+                view.put(table, key, None)
+        view.put(LEVELS, _WIDENED_TO, k)
+        if k is None:
+            return set()
+        places = ((person, msgpack.unpackb(packed).get(PLACE_KEY)) for person, packed in view.scan("persons", b""))
+        return self._widening.moved(view, [(person, None, place) for person, place in places if place is not None])
+
+    def _widened(self, view: View, moves: list[tuple[bytes, bytes | None, bytes | None]]) -> set[bytes]:
+        return self._widening.moved(view, moves) if self._widening.on else set()
+
+    def _rewrite_headers(
+        self, people: Sequence[bytes], items: dict[bytes, dict[bytes, bytes]]
+    ) -> list[tuple[bytes, bytes | None, bytes | None]]:
+        """Set the encoded head and the place of persons whose facts differ; neither without a cohort record.
+
+        Returns each person with its place before and now.
+        """
         facts = [
-            (i, record, item[_HEAD_BYTES:])
+            (i, record, item[HEAD_BYTES:])
             for i, person in enumerate(people)
             for record, item in items[person].items()
-            if item[:1] == _FACTS and record != _HEADER_KEY
+            if record not in NOT_RECORDS and item[:1] == FACTS
         ]
+        before: list[bytes | None] = []
         for person in people:
-            items[person].pop(_HEADER_KEY, None)
-        if not facts:
-            return
-        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], _STORED_FACTS))).with_columns(
+            items[person].pop(HEADER_KEY, None)
+            before.append(items[person].pop(PLACE_KEY, None))
+        if facts:
+            self._set_headers(people, items, facts)
+        return [(p, was, items[p].get(PLACE_KEY)) for p, was in zip(people, before, strict=True)]
+
+    def _set_headers(
+        self,
+        people: Sequence[bytes],
+        items: dict[bytes, dict[bytes, bytes]],
+        facts: list[tuple[int, bytes, bytes]],
+    ) -> None:
+        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], STORED_FACTS))).with_columns(
             who=pl.Series([i for i, _, _ in facts], dtype=pl.Int64),
             record=pl.Series([r for _, r, _ in facts]).cast(pl.String),
         )
@@ -196,9 +259,12 @@ class Publish:
             self._ids.person(pl.col("person")).alias("person_id"),
             self._ids.family(pl.col("family_ref")).alias("family_id"),
         )
-        bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
-        for i, body in zip(headers["who"].to_list(), bodies, strict=True):
-            items[people[i]][_HEADER_KEY] = body
+        bodies = encode(one_batch(headers.select(arrow_schema(HEADER).names)), HEADER)
+        starts = month_numbers(headers["programme_start_month"])
+        places = headers.select(pl.col(QUASI).cast(pl.String)).fill_null("").rows()
+        for i, start, body, place in zip(headers["who"].to_list(), starts, bodies, places, strict=True):
+            items[people[i]][HEADER_KEY] = start + body
+            items[people[i]][PLACE_KEY] = Place(*place).packed()
 
     def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
         """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
@@ -251,43 +317,5 @@ def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def splice(held: Mapping[bytes, bytes]) -> bytes:
-    """A research record from what is held of a person: its head, then the arrays of its datasets in the schema's
-    order, months ascending.
-    """
-    parts = [held[_HEADER_KEY]]
-    groups: list[list[bytes]] = [[] for _ in range(len(_DATASETS) + 1)]
-    for record, item in held.items():
-        if record != _HEADER_KEY:
-            groups[item[0]].append(item)
-    for group in groups[1:]:
-        if group:
-            group.sort()
-            parts.append(_varint(len(group)))
-            parts += [item[_HEAD_BYTES:] for item in group]
-        parts.append(b"\x00")
-    return b"".join(parts)
-
-
 def _pairs(keys: Sequence[bytes], values: Sequence[bytes | None]) -> Iterable[tuple[bytes, bytes | None]]:
     return zip(keys, values, strict=True)
-
-
-def _varint(n: int) -> bytes:
-    """Avro's zigzag variable-length long, for n >= 0."""
-    n <<= 1
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def _months(flat: pa.RecordBatch) -> list[int]:
-    """Days since 1970 of the first date column (0 if missing, and never below 0), to order items by."""
-    for field in flat.schema:
-        if pa.types.is_date32(field.type):
-            days = flat.column(field.name).cast(pa.int32()).fill_null(0)
-            return [max(0, d) for d in days.to_pylist()]
-    return [0] * flat.num_rows

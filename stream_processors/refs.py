@@ -6,6 +6,8 @@ HMAC-SHA256 (RFC 2104) truncated to 128 bits, 32 lower-case hex digits. Parts ar
 
 from __future__ import annotations
 
+import hashlib
+
 import polars as pl
 import polars_hash  # noqa: F401  (registers the chash namespace)
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -24,6 +26,12 @@ def keyed(text: pl.Expr, key: str) -> pl.Expr:
     """128-bit HMAC of a String column as 32 hex digits; null stays null."""
     hashed: pl.Expr = text.chash.hmac_sha256(key=key)  # type: ignore[attr-defined]
     return hashed.str.slice(0, REF_WIDTH)
+
+
+def ref_hash(ref: str) -> str:
+    """A reference's SHA-256, as 32 hex digits: for governance, where it names nobody to whom the reference is not
+    known. References are keyed hashes themselves, so none can be guessed."""
+    return hashlib.sha256(f"lethe/1/ref-hash/{ref}".encode()).hexdigest()[:REF_WIDTH]
 
 
 class Refs:

@@ -20,7 +20,7 @@ import msgpack
 import pyarrow as pa
 
 from schemas import contracts, wire
-from schemas.codec import arrow_schema, decode, encode
+from schemas.codec import arrow_schema, encode
 from schemas.registry import SchemaIds
 from stream_processors import clock, ledger
 from stream_processors.clock import Clock
@@ -36,9 +36,8 @@ MARK = "lethe.retention"
 """Header of what retention writes into the linkage zone: a number that tells its own records from pseudonymise's."""
 
 _EPOCH = date(1970, 1, 1)
-_CLOCK = contracts.contract("governance/clock")
 _LEDGER = contracts.contract("governance/ledger")
-CLOCK_ROW, HEAD_ROW, _WAY = b"clock", b"head", b"way|"
+HEAD_ROW, _WAY = b"head", b"way|"
 
 
 def _declared(kind: Kind) -> Declaration:
@@ -167,15 +166,10 @@ class Retention:
     # Before and after.
 
     def _begun(self, view: View, inputs: Sequence[Inputs], ways: dict[bytes, _Way]) -> _Step:
-        told, head = view.get_many("said", [CLOCK_ROW, HEAD_ROW])
-        before = now = Clock(*msgpack.unpackb(told)) if told else Clock()
-        for batch in inputs:
-            if batch.topic == clock.TOPIC:
-                bodies = [v[wire.HEADER_BYTES :] for v in batch.values if v is not None]
-                for day in decode(bodies, _CLOCK).column("as_of").to_pylist() if bodies else ():
-                    now = now.tick((day - _EPOCH).days)
+        told, head = view.get_many("said", [clock.ROW, HEAD_ROW])
+        before = Clock.unpacked(told)
         marks, *end = msgpack.unpackb(head) if head else (0,)
-        return _Step(view.partition, before, now, marks, Head(*end), ways)
+        return _Step(view.partition, before, before.after(inputs), marks, Head(*end), ways)
 
     def _ended(self, view: View, step: _Step, rows: Mapping[bytes, bytes | None]) -> Outputs:
         out = Outputs()
@@ -185,7 +179,7 @@ class Retention:
             if packed != rows.get(key):
                 view.put("said", _WAY + key, packed)
         if step.now != step.before:
-            view.put("said", CLOCK_ROW, msgpack.packb([step.now.confirmed, step.now.pending]))
+            view.put("said", clock.ROW, step.now.packed())
         if step.says or step.lines:
             view.put("said", HEAD_ROW, msgpack.packb([step.marks, step.head.sequence, step.head.digest]))
         says = step.says

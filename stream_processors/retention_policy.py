@@ -82,9 +82,8 @@ def load_policy(path: Path = FILE) -> RetentionPolicy:
         ValueError: the file is not as it should be (pydantic says where).
     """
     policy = RetentionPolicy.model_validate(yaml.safe_load(path.read_text()))
-    for name in contracts.names():
-        if name.startswith("identified/"):
-            policy.period(contracts.contract(name))
+    for name in contracts.supplied():
+        policy.period(contracts.contract(name))
     return policy
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, encode
@@ -182,7 +183,8 @@ class Route:
         made = identities.with_columns(pl.Series("at", placed, dtype=pl.Int64)).with_columns(
             pl.Series("block", [s.block for s in stops], dtype=pl.String),
             pl.Series("person_ref", [s.person_ref for s in stops], dtype=pl.String),
-            pl.Series("claimed", [list(s.claimed) for s in stops], dtype=pl.List(pl.String)),
+            # Of nested lists, pyarrow makes an array ten times faster than polars a series.
+            pl.Series("claimed", pa.array([s.claimed for s in stops], pa.list_(pa.string()))),
             pl.lit(home, pl.Int32).alias("home"),
             statement=_of_block("statements"),
             encoding=_of_block("encodings"),

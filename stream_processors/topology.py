@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from schemas import contracts
 from schemas.classification import ALLOWED
 from schemas.registry import SchemaIds
+from stream_processors.areas import Areas, load_areas
 from stream_processors.clock import TOPIC as CLOCK
+from stream_processors.enquiry.opening import Opener
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -31,8 +34,10 @@ PARTITIONED_BY: Mapping[str, str] = MappingProxyType(
         "identified.*": "subject id",
         "linkage.identity": "subject",
         "linkage.activity": "subject",
+        "linkage.sought": "subject",  # in every partition: whoever holds a subject looks
         "linkage.link": "subject",
         "linkage.candidate": "block",
+        "linkage.enquiry": "block",
         "linkage.contribution": "person",
         "research.person": "research id",
     }
@@ -43,9 +48,12 @@ WRITERS: Mapping[str, str] = MappingProxyType(
     {
         "linkage.identity": "pseudonymise",
         "linkage.activity": "pseudonymise",
+        "linkage.enquiry": "pseudonymise",
         "linkage.candidate": "route",
         "linkage.link": "link",
+        "linkage.sought": "link",
         "linkage.contribution": "join",
+        "governance.finding": "join",
         "research.person": "publish",
     }
 )
@@ -76,7 +84,9 @@ class Context:
     partitions: int
     catalogue: Catalogue
     policy: RetentionPolicy
+    areas: Areas
     epoch: int = 1
+    k_anonymity: int = 0
 
     @classmethod
     def default(
@@ -85,10 +95,27 @@ class Context:
         research_key: Callable[[], bytes],
         schema_ids: SchemaIds,
         partitions: int,
+        postcodes: Path | None = None,
+        k_anonymity: int = 0,
         catalogue: Catalogue | None = None,
     ) -> Context:
-        """With the retention policy that comes with Lethe, and its catalogue unless another is given."""
-        return cls(token_key, research_key, schema_ids, partitions, catalogue or load_catalogue(), load_policy())
+        """With the retention policy and the catalogue of the installation, unless another is given, and the areas of a
+        postcode directory.
+
+        Raises:
+            DirectoryError: the directory cannot be used.
+        """
+        areas = load_areas(postcodes) if postcodes else load_areas()
+        return cls(
+            token_key,
+            research_key,
+            schema_ids,
+            partitions,
+            catalogue or load_catalogue(),
+            load_policy(),
+            areas,
+            k_anonymity=k_anonymity,
+        )
 
 
 def build(name: str, context: Context) -> Processor:
@@ -101,13 +128,18 @@ def build(name: str, context: Context) -> Processor:
     builders: dict[str, Callable[[], Processor]] = {
         "pseudonymise": lambda: _pseudonymise(context),
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
-        "link": lambda: Link(context.catalogue, context.schema_ids),
+        "link": lambda: Link(context.catalogue, context.schema_ids, context.partitions),
         "join": lambda: Join(context.schema_ids, context.partitions),
         "retention.identity": lambda: Retention("identity", context.policy, context.schema_ids),
         "retention.activity": lambda: Retention("activity", context.policy, context.schema_ids),
-        "publish": lambda: Publish(ResearchIds(context.research_key()), context.schema_ids, context.partitions),
+        "publish": lambda: _publish(context),
     }
     return builders[name]()
+
+
+def _publish(context: Context) -> Processor:
+    ids = ResearchIds(context.research_key())
+    return Publish(ids, context.schema_ids, context.partitions, context.areas, context.k_anonymity)
 
 
 def _pseudonymise(context: Context) -> Processor:
@@ -119,7 +151,9 @@ def _pseudonymise(context: Context) -> Processor:
         context.policy,
         context.schema_ids,
         context.partitions,
+        context.areas,
         context.epoch,
+        Opener(key, TokenKeys(key, context.epoch), context.catalogue, context.schema_ids, context.partitions),
     )
 
 

@@ -64,6 +64,8 @@ def main(name: str) -> Stage:
         lambda: read_key(research_key(settings)),
         registry,
         settings.partitions,
+        settings.postcodes,
+        settings.k_anonymity,
     )
     watch = _Watch()
     with Instance.claim(settings.state, name) as instance:

@@ -250,7 +250,7 @@ class Stack:
 def isolated(home: Path, base: Settings | None = None) -> Settings:
     """Settings for a stack of its own below `home`: free ports, and the downloads of `base`."""
     base = base or Settings()
-    broker, controller, registry = free_ports(3)
+    broker, controller, registry, control = free_ports(4)
     path = urlsplit(base.registry).path
     return base.model_copy(
         update={
@@ -258,6 +258,7 @@ def isolated(home: Path, base: Settings | None = None) -> Settings:
             "dist_dir": base.dist,
             "bootstrap": f"{HOST}:{broker}",
             "controller_port": controller,
+            "control_port": control,
             "registry": f"http://{HOST}:{registry}{path}",
         }
     )

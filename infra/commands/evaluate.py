@@ -11,12 +11,14 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +31,9 @@ from schemas.codec import decode, encode
 from schemas.contracts import identified, identified_topic, kind_of
 from schemas.registry import StaticRegistry
 from stream_processors.arrow import one_batch
+from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.evaluation import Figures, Found, Hard, Score, UnaccountedError, figures, hard, verdicts
+from stream_processors.matching.scores import Scores, near_scores
 
 evaluate_app = typer.Typer(
     help="How well linking works: precision and recall against a known truth, without a broker.",
@@ -42,6 +46,7 @@ _PERSON = Columns(("subject_id", *_NAMES, "middle_names"), ("subject_id", *_NAME
 _TRUTH = Columns(*[("department_subject_id", "cohort_subject_id")] * 2)
 _CLEAN = ("clean_forename", "clean_surname", "clean_dob", "clean_sex", "clean_postcode")
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "X": "X"}
+_ENOUGH_SUBJECTS = 1_000
 _LONGEST_CELL = 10_000
 """Characters kept of a cell: matching looks at far fewer, and a record longer than a message would be refused."""
 _WIDTH = 120
@@ -49,6 +54,26 @@ _WHOLE_TOPIC = 1 << 30
 _PROCESSORS = ("pseudonymise", "route", "link")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")]
+
+
+class Near(StrEnum):
+    """Which near matches."""
+
+    own = "own"
+    shipped = "shipped"
+    off = "off"
+
+
+NearOption = Annotated[
+    Near,
+    typer.Option(
+        help="Weights of near matches: estimated on the files themselves, without the truth (own; from 1,000 subjects "
+        "on each side), those that come with Lethe (shipped), or match keys alone (off)."
+    ),
+]
+Plot = Annotated[
+    Path | None, typer.Option(metavar="SVG", help="Draw how much evidence near matches had, right and wrong ones.")
+]
 
 
 @evaluate_app.command()
@@ -61,6 +86,8 @@ def pairs(
     many_to_one: Annotated[
         bool, typer.Option("--many-to-one", help="The department may have several records of one person.")
     ] = False,
+    near: NearOption = Near.own,
+    plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
     """Link a department's file to a cohort's, and compare with the truth.
@@ -74,14 +101,14 @@ def pairs(
     files = {_COHORT: _read_persons(cohort), _DEPARTMENT: _read_persons(department)}
     people = pl.concat([_typed(rows).with_columns(supplier=pl.lit(s)) for s, rows in files.items()])
     same = _read_truth(truth, files[_COHORT], files[_DEPARTMENT], cohort, department)
-    run = _link(people, same, many_to_one)
+    run = _link(people, same, near, many_to_one, scored=plot is not None)
     if run.figures.unjudged:
         typer.echo(f"note: {truth} says nothing of {run.figures.unjudged:,} subjects of {department}", err=True)
-    _show(run, started, as_json)
+    _show(run, started, as_json, plot)
 
 
 @evaluate_app.command()
-def febrl4(as_json: AsJson = False) -> None:
+def febrl4(near: NearOption = Near.own, plot: Plot = None, as_json: AsJson = False) -> None:
     """Link FEBRL4: 5,000 synthetic people, and the same with errors. Its files hold no sex.
 
     Example: lethe evaluate febrl4
@@ -101,7 +128,7 @@ def febrl4(as_json: AsJson = False) -> None:
         for supplier, table in tables.items()
     )
     named = people.select("supplier", "subject_id", person_id=pl.col("subject_id").str.extract(r"^rec-(\d+)-"))
-    _show(_link(people, _same_person(named)), started, as_json)
+    _show(_link(people, _same_person(named), near, scored=plot is not None), started, as_json, plot)
 
 
 @evaluate_app.command()
@@ -110,24 +137,48 @@ def simulated(
         int, typer.Option(min=1, max=1_000_000, help="Families in the cohort; as many outside it come on top.")
     ] = 500,
     seed: Annotated[int, typer.Option(min=0, help="The same families and seed give the same people.")] = 1,
+    near: NearOption = Near.own,
+    plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
     """Link simulated councils and departments, and see who of those that were made hard to link was linked wrongly.
 
     Example: lethe evaluate simulated --families 500 --seed 1
     """
-    from producers.simulator import simulate_to
-
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lethe-evaluate-") as folder:
-        out = Path(folder, "files")
-        simulate_to(out, families, seed)
-        named = _table(out / "truth" / "subjects.csv").select("supplier", "subject_id", "person_id")
-        decoys = _table(out / "truth" / "decoys.csv")
-        people = pl.concat(
-            _supplied(out / supplier / "person.csv", supplier) for supplier in named["supplier"].unique().sort()
-        )
-    _show(_link(people, _same_person(named), decoys=_about_departments(decoys, named)), started, as_json)
+    people, named, decoys = _simulated(families, seed)
+    run = _link(people, _same_person(named), near, decoys=_about_departments(decoys, named), scored=plot is not None)
+    _show(run, started, as_json, plot)
+
+
+@evaluate_app.command()
+def weights(
+    families: Annotated[int, typer.Option(min=500, max=20_000, help="Simulated families in the cohort.")] = 6_000,
+    seed: Annotated[int, typer.Option(min=0)] = 71,
+    out: Annotated[Path, typer.Option(metavar="YAML", help="Where to write them.")] = Path("near.yaml"),
+) -> None:
+    """Estimate the weights of near matches on simulated families, without their truth.
+
+    The file that comes with Lethe, stream_processors/matching/near.yaml, is what the example writes.
+
+    Example: lethe evaluate weights --families 6000 --seed 71 --out near.yaml
+    """
+    from stream_processors.matching.catalogue import load_catalogue
+    from stream_processors.matching.training import CAREFUL, train
+
+    people, _, _ = _simulated(families, seed)
+    model = train(_clean(people), load_catalogue(), f"{seed}.{families}", CAREFUL)
+    head = (
+        f"# Near matches: evidence of each level of agreement, in bits. Written by\n"
+        f"#   lethe evaluate weights --families {families} --seed {seed}\n"
+        f"# by expectation maximisation without the truth. A link needs a posterior of {_listed(CAREFUL.values())}\n"
+        f"# in passes {_listed(CAREFUL)}: chosen on simulated families of other seeds.\n"
+    )
+    rows = yaml.safe_dump(
+        json.loads(model.model_dump_json(by_alias=True)), sort_keys=False, default_flow_style=None, width=120
+    )
+    out.write_text(head + rows, encoding="utf-8")
+    typer.echo(f"wrote {out}")
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -224,6 +275,20 @@ def _typed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _simulated(families: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Simulated subjects as `_typed` gives them, who each truly is, and the decoys."""
+    from producers.simulator import simulate_to
+
+    with tempfile.TemporaryDirectory(prefix="lethe-evaluate-") as folder:
+        out = Path(folder, "files")
+        simulate_to(out, families, seed)
+        named = _table(out / "truth" / "subjects.csv").select("supplier", "subject_id", "person_id")
+        people = pl.concat(
+            _supplied(out / supplier / "person.csv", supplier) for supplier in named["supplier"].unique().sort()
+        )
+        return people, named, _table(out / "truth" / "decoys.csv")
+
+
 # Truth ---------------------------------------------------------------------------------------------------------------
 
 
@@ -270,17 +335,25 @@ def _about_departments(decoys: pl.DataFrame, named: pl.DataFrame) -> pl.DataFram
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What one evaluation found. cohort, department: subjects; link_seconds: of the processors alone."""
+    """What one evaluation found. cohort, department: subjects; link_seconds: of the processors alone; near: which near
+    matches there were; scores: of each pass, the evidence that they had."""
 
     cohort: int
     department: int
     link_seconds: float
     figures: Figures
-    decoys: Mapping[str, Hard] | None = None
+    decoys: Mapping[str, Hard] | None
+    near: str
+    scores: Mapping[int, Scores]
 
 
 def _link(
-    people: pl.DataFrame, same: pl.DataFrame, many_to_one: bool = False, decoys: pl.DataFrame | None = None
+    people: pl.DataFrame,
+    same: pl.DataFrame,
+    near: Near,
+    many_to_one: bool = False,
+    decoys: pl.DataFrame | None = None,
+    scored: bool = False,
 ) -> _Run:
     """Link people and compare with the truth.
 
@@ -288,22 +361,22 @@ def _link(
         people: `_typed` rows and their supplier; councils are the cohort.
         same: supplier and subject_id of a department's subject, cohort_supplier and cohort_id of the same person's
             in the cohort, null for nobody.
+        near: which near matches.
         many_to_one: several subjects of a department may be linked to one person.
         decoys: as `_about_departments` gives them.
+        scored: whether the evidence of near matches is wanted.
     """
-    from stream_processors.matching.catalogue import load_catalogue
     from stream_processors.matching.normalise import normalise
 
+    catalogue, used = _catalogue(people, near)
     began = time.monotonic()
     # Ids of their own, short and without a bar: a file's id need not be one that a topic takes.
     sent = people.with_row_index("row").with_columns(pl.col("row").cast(pl.String))
-    refs, links = _links(sent, many_to_one)
+    refs, links = _links(sent, many_to_one, catalogue)
     link_seconds = time.monotonic() - began
-    subjects = normalise(sent.join(refs, on="row", maintain_order="left")).select(
-        "supplier", "subject_id", "subject_ref", *_CLEAN
-    )
+    subjects = normalise(sent.join(refs, on="row", maintain_order="left"))
     named = subjects.select("supplier", "subject_id", "subject_ref")
-    departments = _departments(subjects)
+    departments = _departments(subjects).select("supplier", "subject_id", "subject_ref", *_CLEAN)
     cohort = named.rename({"supplier": "cohort_supplier", "subject_id": "cohort_id", "subject_ref": "cohort_ref"})
     truth = (
         same.join(named, on=["supplier", "subject_id"])
@@ -323,12 +396,43 @@ def _link(
         subjects.height - departments.height,
         departments.height,
         link_seconds,
-        figures(verdict, load_catalogue()),
+        figures(verdict, catalogue),
         found,
+        used,
+        near_scores(subjects, truth, catalogue) if scored else {},
     )
 
 
-def _links(people: pl.DataFrame, many_to_one: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _clean(people: pl.DataFrame) -> pl.DataFrame:
+    """As training takes persons."""
+    from stream_processors.matching.normalise import normalise
+
+    return normalise(people).with_columns(cohort=pl.col("supplier").str.starts_with("council-"))
+
+
+def _catalogue(people: pl.DataFrame, near: Near) -> tuple[Catalogue, str]:
+    """The catalogue to link by, and what its near matches are, in words."""
+    from stream_processors.matching.catalogue import load_catalogue
+    from stream_processors.matching.training import train
+
+    shipped = load_catalogue()
+    if near is Near.off:
+        return shipped.configured(near=False), "none: match keys alone"
+    cohort = people["supplier"].str.starts_with("council-").sum()
+    if near is Near.shipped or min(cohort, people.height - cohort) < _ENOUGH_SUBJECTS:
+        return shipped, "weights that come with Lethe"
+    model = train(_clean(people), shipped, "own", otherwise=shipped.near)
+    own = [p.number for p in model.passes if not shipped.near or p != shipped.near.of(p.number)]
+    if not own:
+        return shipped, "weights that come with Lethe"
+    return shipped.with_near(model), f"weights estimated on these files, without the truth (passes {_listed(own)})"
+
+
+def _listed(numbers: Iterable[object]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _links(people: pl.DataFrame, many_to_one: bool, catalogue: Catalogue) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Subject references by row, and what `linkage.link` says in the end, as `final_outcomes` takes it."""
     from stream_processors.refs import Refs
     from stream_processors.runtime.driver import Driver
@@ -336,7 +440,9 @@ def _links(people: pl.DataFrame, many_to_one: bool) -> tuple[pl.DataFrame, pl.Da
 
     token_key = secrets.token_bytes(32)
     registry = StaticRegistry()
-    context = Context.default(lambda: token_key, lambda: secrets.token_bytes(32), registry, partitions=1)
+    context = Context.default(
+        lambda: token_key, lambda: secrets.token_bytes(32), registry, partitions=1, catalogue=catalogue
+    )
     driver = Driver([build(name, context) for name in _PROCESSORS], partitions=1)
     refs = Refs(token_key)
     now = int(time.time() * 1000)
@@ -392,12 +498,19 @@ def _part_suppliers(driver: Any, registry: StaticRegistry) -> None:
 # Output --------------------------------------------------------------------------------------------------------------
 
 
-def _show(run: _Run, started: float, as_json: bool) -> None:
+def _show(run: _Run, started: float, as_json: bool, plot: Path | None) -> None:
     seconds = time.monotonic() - started
+    if plot is not None:
+        try:
+            from infra.commands.evaluate_plot import draw
+        except ImportError:
+            fail("--plot needs matplotlib; `make setup` installs it")
+        draw(run.scores, plot)
     if as_json:
         out: dict[str, Any] = {
             "cohort_subjects": run.cohort,
             "department_subjects": run.department,
+            "near_matches": run.near,
             **run.figures.as_json(),
         }
         if run.decoys is not None:
@@ -428,6 +541,7 @@ def _show(run: _Run, started: float, as_json: bool) -> None:
             console.print(_scores(f"By {name}", name, group))
     if run.decoys is not None:
         console.print(_decoys(run.decoys))
+    console.print(f"Near matches: {run.near}", highlight=False)
     console.print(f"{seconds:.1f} s, of which linking {run.link_seconds:.1f} s", highlight=False)
 
 

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from infra.keys import init_keys
+from infra.errors import fail
+from infra.keys import KeyFileError, export_enquiry_key, init_council, init_keys
 from infra.settings import Settings
+from schemas.contracts import UnknownSupplierError
 
-keys_app = typer.Typer(help="Key files: one for pseudonymise, one for publish.", no_args_is_help=True)
-
-
-@keys_app.callback()
-def _group() -> None:
-    """Keep `init` a command of its own."""
+keys_app = typer.Typer(help="Key files, one for each process that needs one; councils' secrets.", no_args_is_help=True)
 
 
 @keys_app.command()
 def init() -> None:
-    """Make the key files that are missing. What exists is never written to."""
-    for key in init_keys(Settings()):
+    """Make the key files that are missing. What exists is never written to.
+
+    The public key for enquiries (enquiry.pub) follows the token key.
+
+    Example: lethe keys init
+    """
+    settings = Settings()
+    for key in init_keys(settings):
         typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")
+    try:
+        public = export_enquiry_key(settings)
+    except KeyFileError as e:
+        fail(str(e))
+    typer.echo(f"made {public.path}" if public.made else f"kept {public.path}: it is there already")
+
+
+@keys_app.command()
+def council(
+    name: Annotated[str, typer.Argument(metavar="COUNCIL", help="council-<code>, or its code.")],
+) -> None:
+    """Make the secret that a council signs its enquiries with. What exists is never written to.
+
+    Hand the file to the council on a safe way, with enquiry.pub. Delete it here and make another to revoke it.
+
+    Example: lethe keys council council-northam
+    """
+    settings = Settings()
+    try:
+        key = init_council(settings, name if name.startswith("council-") else f"council-{name}")
+    except UnknownSupplierError as e:
+        fail(str(e))
+    typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")

@@ -15,7 +15,9 @@ from infra.settings import Settings
 def run(
     processors: Annotated[
         list[str],
-        typer.Argument(help="pseudonymise, route, link, join, publish, retention (both of its halves), or all."),
+        typer.Argument(
+            help="pseudonymise, route, link, join, publish, retention (both of its halves), control, or all."
+        ),
     ],
     instance: Annotated[int | None, typer.Option(help="Instance number; by default the lowest free one.")] = None,
 ) -> None:
@@ -27,14 +29,15 @@ def run(
 
     Example: lethe run all
     """
-    from infra.worker import supervise, work
+    from infra.worker import CONTROL, supervise, work
     from stream_processors.topology import NAMES, TopologyError, validate
 
     configure()
-    names = list(NAMES) if processors == ["all"] else _halved(processors)
-    unknown = [n for n in names if n not in NAMES]
+    known = [*NAMES, CONTROL]
+    names = known if processors == ["all"] else _halved(processors)
+    unknown = [n for n in names if n not in known]
     if unknown:
-        fail(f"no such processor: {', '.join(unknown)}; there are {', '.join(NAMES)}", 2)
+        fail(f"no such processor: {', '.join(unknown)}; there are {', '.join(known)}", 2)
     try:
         validate()
     except TopologyError as e:

@@ -20,6 +20,12 @@ def simulate(
         int, typer.Option(min=1, max=1_000_000, help="Families in the cohort; as many outside it come on top.")
     ] = 2_000,
     seed: Annotated[int, typer.Option(min=0, help="The same families and seed give the same files.")] = 1,
+    canaries: Annotated[
+        bool,
+        typer.Option(
+            "--canaries", help="Plant a canary in every identifying field, listed in <out>/truth/canaries.json."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the control totals as JSON.")] = False,
 ) -> None:
     """Write the files of two councils and four departments, <out>/<supplier>/<dataset>.csv, and the truth.
@@ -41,6 +47,7 @@ def simulate(
                 families,
                 seed,
                 lambda what, done, steps: progress.update(task, description=what, completed=done, total=steps),
+                canaries,
             )
     except NotOursError as e:
         fail(str(e), EXIT_USAGE)

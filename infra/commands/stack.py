@@ -116,6 +116,7 @@ def status(
                 {"name": p.name, "pid": p.pid, "port": p.port, "state": p.state, "log": str(p.log)} for p in processes
             ],
             "processors": [{"name": r.processor, "instance": r.number, "pid": r.pid} for r in processors],
+            "control_port": settings.control_port,
             "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
         }
         typer.echo(json.dumps(found, indent=1))
@@ -126,7 +127,8 @@ def status(
             state = "up, not started here" if p.state == "foreign" else p.state
             table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
         for r in processors:
-            table.add_row(f"{r.processor} {r.number}", "running", str(r.pid), "-", "its standard error")
+            port = str(settings.control_port) if r.processor == "control" else "-"
+            table.add_row(f"{r.processor} {r.number}", "running", str(r.pid), port, "its standard error")
         console.print(table)
         table = Table("directory", "holds", "on disk", Column("path", overflow="fold"))
         for f in folders:

@@ -16,15 +16,17 @@ from typing import Any
 import polars as pl
 
 from producers.simulator import truth
+from producers.simulator.canaries import FILE as CANARIES
+from producers.simulator.canaries import Planted
 from producers.simulator.config import COUNCILS, Config, OnProgress
 from producers.simulator.outcomes import outcomes
 from producers.simulator.population import families as make_families
 from producers.simulator.population import persons as make_persons
 from producers.simulator.suppliers import DEPARTMENTS, Files, supplier_files
-from schemas.contracts import DATASETS, UnknownSupplierError, kind_of
+from schemas.contracts import DATASETS, UnknownSupplierError, identified, kind_of
 
 _MARK = Path("truth", "effect.json")
-_TRUTH = ("subjects.csv", "persons.csv", "decoys.csv", "effect.json")
+_TRUTH = ("subjects.csv", "persons.csv", "decoys.csv", "effect.json", CANARIES)
 
 
 class NotOursError(ValueError):
@@ -59,8 +61,13 @@ class Totals:
         return asdict(self)
 
 
-def simulate_to(out: Path, families: int, seed: int, on_progress: OnProgress | None = None) -> Totals:
+def simulate_to(
+    out: Path, families: int, seed: int, on_progress: OnProgress | None = None, canaries: bool = False
+) -> Totals:
     """Write the files of every supplier and the truth under `out`, in place of an earlier simulation's.
+
+    `canaries`: plant one in every identifying field of the suppliers' files, and list them in `truth/canaries.json`;
+    ids in the truth's files are without them.
 
     Holds after: `truth/effect.json` is there exactly if everything else is.
 
@@ -90,11 +97,13 @@ def simulate_to(out: Path, families: int, seed: int, on_progress: OnProgress | N
     totals: list[FileTotal] = []
     subjects: list[pl.DataFrame] = []
     kept: list[Files] = []
+    planted = Planted() if canaries else None
     for files in supplier_files(config, of, people, events):
         step(files.supplier)
         for dataset, frame in files.datasets.items():
             path = Path(files.supplier, f"{dataset}.csv")
-            _write(frame, out / path)
+            rows = planted.add(identified(files.supplier, dataset), frame) if planted else frame
+            _write(rows, out / path)
             totals.append(FileTotal(files.supplier, dataset, path.as_posix(), frame.height))
         subjects.append(truth.subjects(of, people, files))
         kept.append(Files(files.supplier, {}, files.person, files.subject_id, files.mistakes))
@@ -103,6 +112,8 @@ def simulate_to(out: Path, families: int, seed: int, on_progress: OnProgress | N
     every_subject = pl.concat(subjects)
     _write(every_subject, out / "truth" / "subjects.csv")
     _write(everyone, out / "truth" / "persons.csv")
+    if planted:
+        planted.write(out / "truth")
     _write(truth.decoys(people, kept), out / "truth" / "decoys.csv")
     (out / _MARK).write_text(json.dumps(truth.effect(config), indent=1) + "\n", encoding="utf-8", newline="\n")
     step("done")

@@ -130,6 +130,10 @@ class Catalogue(BaseModel):
             off=tuple(sorted(off)),
         )
 
+    def with_near(self, near: NearModel) -> Catalogue:
+        """With other weights of near matches."""
+        return Catalogue(version=self.version, passes=self.passes, match_keys=self.match_keys, near=near, off=self.off)
+
     @cached_property
     def labels(self) -> dict[str, int]:
         """What may stand as a link's match key, strictest first, and its pass: enabled match keys, then near

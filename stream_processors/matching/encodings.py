@@ -107,12 +107,10 @@ class Encoder:
 def block_keys(k0: int, k1: int, salts: Words) -> tuple[Words, Words]:
     """The key of each block, from a pass's secret and the two words of the block's token."""
     n = len(salts)
-    secret = np.full(n, k0, np.uint64), np.full(n, k1, np.uint64)
-    first, second = salts[:, 0], salts[:, 1]
-    return (
-        siphash(*secret, first, second, np.zeros(n, np.uint64)),
-        siphash(*secret, first, second, np.ones(n, np.uint64)),
-    )
+    first, second = np.tile(salts[:, 0], 2), np.tile(salts[:, 1], 2)
+    which = np.repeat(np.array([0, 1], np.uint64), n)
+    made = siphash(np.full(2 * n, k0, np.uint64), np.full(2 * n, k1, np.uint64), first, second, which)
+    return made[:n], made[n:]
 
 
 def told_apart(found: list[Features], of: Pass) -> list[Features]:
@@ -124,15 +122,20 @@ def bloom(found: list[Features], place: Rows, key0: Words, key1: Words) -> npt.N
     """Bloom filters (uint8, one row of `ENCODING_BYTES` for each key): `place` is where a feature's row goes, or -1."""
     bits = np.zeros((len(key0), _BITS), np.uint8)
     flat = bits.reshape(-1)
-    for f in found:
-        at = place[f.row]
-        here = at >= 0
-        at = at[here]
-        hashed = siphash(key0[at], key1[at], f.code[here])
-        width = _WIDTH[f.field]
-        start = at * _BITS + _START[f.field]
-        for i in range(f.bits):
-            flat[start + ((hashed >> np.uint64(16 * i)) & np.uint64(width - 1)).astype(np.int64)] = 1
+    if not found:
+        return np.packbits(bits, axis=1)
+    # All features are hashed at once: a call has its price, and the batch of a quiet hour holds a person or two.
+    at = place[np.concatenate([f.row for f in found])]
+    here = at >= 0
+    at, code = at[here], np.concatenate([f.code for f in found])[here]
+    hashed = siphash(key0[at], key1[at], code)
+    sizes = [len(f.row) for f in found]
+    start = at * _BITS + np.repeat([_START[f.field] for f in found], sizes)[here]
+    mask = np.repeat(np.array([_WIDTH[f.field] - 1 for f in found], np.uint64), sizes)[here]
+    count = np.repeat([f.bits for f in found], sizes)[here]
+    for i in range(max(f.bits for f in found)):
+        sets = count > i
+        flat[start[sets] + ((hashed[sets] >> np.uint64(16 * i)) & mask[sets]).astype(np.int64)] = 1
     return np.packbits(bits, axis=1)
 
 
@@ -147,16 +150,32 @@ def _salts(blocks: pl.Series) -> Words:
     return np.frombuffer(joined, "<u8").reshape(-1, 2)
 
 
+_CODE = pl.col("clean_postcode")
+_POSTCODE = {
+    **{
+        name: (COMPONENTS[name](), 48 + i, bits)
+        for i, (name, bits) in enumerate((("postcode", 1), ("sector", 2), ("district", 2), ("area", 3)))
+    },
+    **{f"from the start {i}": (_CODE.str.slice(i, 1), 56 + i, 1) for i in range(4)},
+    **{f"from the end {i}": (_CODE.str.slice(-1 - i, 1), 60 + i, 1) for i in range(3)},
+}
+"""The postcode and its wider and wider parts, and its characters counted from both ends: text, domain, bits."""
+
 # Features -------------------------------------------------------------------------------------------------------------
 
 
 def features(normalised: pl.DataFrame) -> list[Features]:
     """What sets bits in each row of `normalise`: nothing where a component is missing."""
+    values = normalised.select(
+        std_forename=COMPONENTS["std_forename"](),
+        surname=COMPONENTS["surname"](),
+        **{name: _base36(part) for name, (part, _, _) in _POSTCODE.items()},
+    )
     made = [
-        _pairs_of_letters(_values(normalised, "std_forename"), "forename"),
-        _pairs_of_letters(_values(normalised, "surname"), "surname"),
+        _pairs_of_letters(values["std_forename"], "forename"),
+        _pairs_of_letters(values["surname"], "surname"),
         *_date(normalised["clean_dob"]),
-        *_postcode(normalised),
+        *(_known(values[name].to_numpy(), domain, bits) for name, (_, domain, bits) in _POSTCODE.items()),
     ]
     words = normalised.select(pl.int_range(pl.len()).alias("row"), word=pl.col("clean_middle_names").str.split(" "))
     middle = words.explode("word").drop_nulls("word").filter(pl.col("word").str.len_bytes() > 1)
@@ -166,15 +185,11 @@ def features(normalised: pl.DataFrame) -> list[Features]:
     return made
 
 
-def _values(normalised: pl.DataFrame, component: str) -> pl.Series:
-    return normalised.select(COMPONENTS[component]()).to_series()
-
-
 def _pairs_of_letters(names: pl.Series, field: str) -> Features:
     """Two neighbouring letters each, the edges of the name among them. Equal in both names, so that names that were
     exchanged can be seen."""
     there = names.is_not_null()
-    rows = there.arg_true().to_numpy().astype(np.int64)
+    rows = np.flatnonzero(there.to_numpy())
     padded = "_" + names.filter(there) + "_"
     lengths = padded.str.len_bytes().to_numpy().astype(np.int64)
     if not len(lengths):
@@ -189,16 +204,9 @@ def _pairs_of_letters(names: pl.Series, field: str) -> Features:
 
 def _date(born: pl.Series) -> list[Features]:
     """Year, month and day, what they are as digits, and day and month whichever is which."""
-    there = born.is_not_null()
-    rows = there.arg_true().to_numpy().astype(np.int64)
-    year, month, day = (
-        part.to_numpy().astype(np.int64)
-        for part in (
-            born.filter(there).dt.year(),
-            born.filter(there).dt.month(),
-            born.filter(there).dt.day(),
-        )
-    )
+    rows = np.flatnonzero(born.is_not_null().to_numpy())
+    known = born.drop_nulls().dt
+    year, month, day = (part.to_numpy().astype(np.int64) for part in (known.year(), known.month(), known.day()))
     parts = [
         (year, 2), (month, 2), (day, 2), (year // 10, 1), (year % 10, 1),
         (month // 10, 1), (month % 10, 1), (day // 10, 1), (day % 10, 1),
@@ -207,26 +215,15 @@ def _date(born: pl.Series) -> list[Features]:
     return made + [_numbered(rows, value, 32, "date_of_birth", 1) for value in (month, day)]
 
 
-def _postcode(normalised: pl.DataFrame) -> list[Features]:
-    """The postcode and its wider and wider parts, and its characters counted from both ends."""
-    made = []
-    for i, (component, bits) in enumerate((("postcode", 1), ("sector", 2), ("district", 2), ("area", 3))):
-        made.append(_base36(_values(normalised, component), 48 + i, bits))
-    code = pl.col("clean_postcode")
-    for i in range(4):
-        made.append(_base36(normalised.select(code.str.slice(i, 1)).to_series(), 56 + i, 1))
-    for i in range(3):
-        made.append(_base36(normalised.select(code.str.slice(-1 - i, 1)).to_series(), 60 + i, 1))
-    return made
+def _base36(text: pl.Expr) -> pl.Expr:
+    """Letters and digits, at most ten, as a number; leading zeros count. -1 for none."""
+    known = pl.when(text != "").then(text)
+    return (known.str.to_integer(base=36) * 16 + known.str.len_bytes().cast(pl.Int64)).fill_null(-1)
 
 
-def _base36(values: pl.Series, domain: int, bits: int) -> Features:
-    """Letters and digits, at most ten, as a number; leading zeros count."""
-    there = values.is_not_null() & (values != "")
-    known = values.filter(there)
-    number = known.str.to_integer(base=36).to_numpy().astype(np.int64)
-    number = number * 16 + known.str.len_bytes().to_numpy().astype(np.int64)
-    return _numbered(there.arg_true().to_numpy().astype(np.int64), number, domain, "postcode", bits)
+def _known(numbers: Rows, domain: int, bits: int) -> Features:
+    rows = np.flatnonzero(numbers >= 0)
+    return _numbered(rows, numbers[rows], domain, "postcode", bits)
 
 
 def _numbered(rows: Rows, value: Rows, domain: int, field: str, bits: int) -> Features:
@@ -236,6 +233,8 @@ def _numbered(rows: Rows, value: Rows, domain: int, field: str, bits: int) -> Fe
 
 def _codes(words: pl.Series, domain: int) -> Words:
     """A number for each word, the same on every machine; worked out once for each distinct word."""
+    if not len(words):
+        return np.empty(0, np.uint64)
     distinct = words.unique()
     made = [hashlib.blake2b(w.encode(), digest_size=8, salt=bytes([domain])).digest() for w in distinct]
     numbers = pl.Series(np.frombuffer(b"".join(made), "<u8"), dtype=pl.UInt64)
@@ -248,17 +247,20 @@ def _codes(words: pl.Series, domain: int) -> Words:
 def _stated(normalised: pl.DataFrame) -> pl.DataFrame:
     """row, code (UInt64), sex (Boolean): what each row states, the sex first.
 
-    Forenames by words and as one word, each in its standard form; an initial states nothing. Nobody is contradicted by
-    ANNE MARIE who is written ANNEMARIE.
+    Forenames by words and as one word, each in its standard form; an initial states nothing, nor do several (J P).
+    Nobody is contradicted by ANNE MARIE who is written ANNEMARIE. Without a forename nothing but the sex is stated: it
+    may be any.
     """
     row = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
     standard = canonical_forenames()
+    forename = pl.col("clean_forename")
+    one_word = pl.when(forename.str.contains("[A-Z]{2}")).then(forename.str.replace_all(" ", "", literal=True))
     words = (
         normalised.select(
             row,
             word=pl.concat_list(
-                pl.col("clean_forename").str.split(" "),
-                pl.concat_list(pl.col("clean_forename").str.replace_all(" ", "", literal=True)),
+                forename.str.split(" "),
+                pl.concat_list(one_word.fill_null("")),
                 pl.col("clean_middle_names").fill_null("").str.split(" "),
             ),
         )

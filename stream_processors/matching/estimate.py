@@ -60,8 +60,13 @@ def estimate(pairs: Levels, matches: float) -> Estimate:
 
     Args:
         pairs: levels of the pairs, as `compare` gives them.
-        matches: first guess of the share of pairs that are one person.
+        matches: first guess of the share of pairs that are one person; above 0 and below 0.4, which leaves room for
+            the other kinds.
+
+    Raises `ValueError` for no pairs, or another guess.
     """
+    if not 0 < matches < 2 / (len(OTHERS) + 1):
+        raise ValueError(f"the first guess of matches must be above 0 and below {2 / (len(OTHERS) + 1)}")
     patterns, n = _patterns(pairs)
     all_pairs = [_shares(patterns[:, i], n, 1 + len(LEVELS[f])) for i, f in enumerate(FIELDS)]
     kinds = np.array([matches, *[matches / 2] * (len(OTHERS) - 1), 1 - matches * (len(OTHERS) + 1) / 2])
@@ -74,6 +79,8 @@ def estimate_rest(pairs: Levels, before: Estimate) -> Estimate:
 
     What two persons look like is taken from all pairs; only what one person looks like, and how frequent each kind is,
     is estimated anew.
+
+    Raises `ValueError` for no pairs.
     """
     patterns, n = _patterns(pairs)
     shares = [[before.shares[kind][f] for f in FIELDS] for kind in KINDS]
@@ -84,6 +91,8 @@ def estimate_rest(pairs: Levels, before: Estimate) -> Estimate:
 
 
 def _patterns(pairs: Levels) -> tuple[Levels, Floats]:
+    if not len(pairs):
+        raise ValueError("there are no pairs to learn from")
     patterns, counts = np.unique(pairs, axis=0, return_counts=True)
     return patterns, counts.astype(np.float64)
 

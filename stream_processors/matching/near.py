@@ -61,13 +61,15 @@ def evidence(levels: Levels, weights: PassWeights) -> Floats:
     """Evidence (bits) that the two of each pair are one person, rounded to a hundredth.
 
     -log2 of the sum over `OTHERS` of share * 2**-sum, the sum being that of the fields' weights against that kind;
-    -infinity where `weights.home` says so.
+    -infinity where `weights.home` or `weights.met` says so.
     """
     terms = [np.log2(weights.shares[kind]) - _sums(levels, weights.against[kind]) for kind in OTHERS]
     bits: Floats = np.round(-np.logaddexp2.reduce(terms, axis=0), 2)
     if weights.home:
         moved = levels[:, FIELDS.index("postcode")] == len(LEVELS["postcode"])
         bits[moved & (levels[:, FIELDS.index("middle_names")] != 1)] = -np.inf
+    for field in weights.met:
+        bits[levels[:, FIELDS.index(field)] == 1] = -np.inf
     return bits
 
 

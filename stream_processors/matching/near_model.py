@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,7 +38,7 @@ CUTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 """Least Dice coefficient of level 2, 3...; level 1 is equal filters, and below the last is the last level. Of middle
-names one in common is enough: level 1 is at this or above."""
+names level 1 is at this or above: one of one, or one of the other's two, in common."""
 EXCHANGED = 0.8
 """Least Dice coefficient of the forename of each with the surname of the other, where their own are but a little
 alike."""
@@ -57,24 +57,32 @@ class PassWeights(BaseModel):
     pairs of two persons; they sum to 1. threshold: least evidence of a link, in bits. margin: how much less the second
     best person must have. home: whether two who state different homes are never linked without a middle name in
     common: name and date of birth are shared by strangers, and nothing in a pair tells those from a person who moved.
+    met: fields by which an earlier pass blocks. Two who are the same there have met before and were found wanting: a
+    twin by the date of birth, a father and a son of one name by the home. A later pass knows less of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     number: int = Field(alias="pass", ge=1)
     threshold: float
     home: bool = False
+    met: tuple[Literal["date_of_birth", "postcode"], ...] = ()
     margin: Annotated[float, Field(gt=0)]
     shares: Mapping[str, float]
     against: Mapping[str, Weights]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        should = {field: len(levels) for field, levels in LEVELS.items()}
+        if set(self.against) != set(OTHERS):
+            raise ValueError(f"pass {self.number}: against must have {', '.join(OTHERS)}, each once and no others")
         for name in OTHERS:
-            found = {field: len(w) for field, w in self.against.get(name, {}).items()}
-            if found != should:
-                raise ValueError(f"pass {self.number}, {name}: must have this many weights a field: {should}")
+            found = self.against[name]
+            unknown = sorted(found.keys() - LEVELS.keys())
+            if unknown:
+                raise ValueError(f"pass {self.number}, {name}: no such field: {', '.join(unknown)}")
+            for field, levels in LEVELS.items():
+                if len(found.get(field, ())) != len(levels):
+                    raise ValueError(f"pass {self.number}, {name}, {field}: must have {len(levels)} weights")
         if (
             set(self.shares) != set(OTHERS)
             or min(self.shares.values()) <= 0

@@ -78,7 +78,7 @@ def normalise(persons: pl.DataFrame) -> pl.DataFrame:
         clean_surname=on_distinct(pl.col("surname"), _surname),
         clean_dob=_date(pl.col("date_of_birth")),
         clean_sex=_sex(pl.col("sex")),
-        clean_postcode=_postcode(pl.col("postcode")),
+        clean_postcode=postcode(pl.col("postcode")),
     )
 
 
@@ -135,8 +135,8 @@ def _sex(raw: pl.Expr) -> pl.Expr:
     return pl.when(sex.is_in(["F", "M"])).then(sex)
 
 
-def _postcode(raw: pl.Expr) -> pl.Expr:
-    """Postcode without spaces, or null."""
+def postcode(raw: pl.Expr) -> pl.Expr:
+    """Clean postcode of a raw one, as `normalise` has it: without spaces, or null."""
     code = raw.cast(pl.String).str.to_uppercase().str.replace_all("[^A-Z0-9]", "")
     real = (
         code.str.contains("[0-9]")

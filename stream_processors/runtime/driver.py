@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
@@ -205,7 +206,12 @@ class Driver:
 
 def reads_topic(reads: Iterable[str], topic: str) -> bool:
     """Whether a declaration's patterns name a topic. Quarantine is written by processors, and read by none."""
-    return not topic.endswith(".quarantine") and any(fnmatchcase(topic, pattern) for pattern in reads)
+    return _named(tuple(reads), topic)
+
+
+@cache
+def _named(patterns: tuple[str, ...], topic: str) -> bool:
+    return not topic.endswith(".quarantine") and any(fnmatchcase(topic, pattern) for pattern in patterns)
 
 
 def _inputs(topic: str, partition: int, records: Sequence[Record]) -> Inputs:

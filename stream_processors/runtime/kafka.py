@@ -7,7 +7,7 @@ import re
 from confluent_kafka import KafkaError, KafkaException
 
 from infra.settings import Settings
-from schemas.contracts import DATASETS
+from schemas.contracts import DATASETS, ENQUIRY
 
 Config = dict[str, str | int | float | bool]
 
@@ -67,7 +67,8 @@ def subscription(reads: tuple[str, ...]) -> list[str]:
     """A declaration's patterns as librdkafka takes them: a leading ^ marks a (POSIX extended) regular expression."""
     datasets = "|".join(sorted({d for ds in DATASETS.values() for d in ds}))
     suppliers = "|".join(["council-[a-z0-9-]+", *(k for k in DATASETS if k != "council")])
-    return [f"^identified\\.({suppliers})\\.({datasets})$" if r == "identified.*" else r for r in reads]
+    identified = f"^identified\\.(({suppliers})\\.({datasets})|council-[a-z0-9-]+\\.{ENQUIRY})$"
+    return [identified if r == "identified.*" else r for r in reads]
 
 
 def matches(reads: tuple[str, ...], topic: str) -> bool:

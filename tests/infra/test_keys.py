@@ -10,8 +10,19 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.commands.keys import keys_app
-from infra.keys import KEY_BYTES, KeyFileError, init_keys, read_key, research_key, token_key
+from infra.keys import (
+    KEY_BYTES,
+    KeyFileError,
+    export_enquiry_key,
+    init_council,
+    init_keys,
+    read_enquiry_key,
+    read_key,
+    research_key,
+    token_key,
+)
 from infra.settings import Settings
+from schemas.contracts import UnknownSupplierError
 
 
 @pytest.fixture
@@ -104,7 +115,36 @@ def test_the_command_says_what_it_made_and_what_it_kept(settings: Settings, monk
     first = CliRunner().invoke(keys_app, ["init"])
     again = CliRunner().invoke(keys_app, ["init"])
     assert (first.exit_code, again.exit_code) == (0, 0)
-    assert first.output.count("made ") == 2
-    assert again.output.count("kept ") == 2
+    assert first.output.count("made ") == 3
+    assert again.output.count("kept ") == 3
     for path in (token_key(settings), research_key(settings)):
         assert path.read_text().strip() not in first.output + again.output
+
+
+def test_a_council_gets_a_secret_of_its_own(settings: Settings) -> None:
+    one, two = init_council(settings, "council-northam"), init_council(settings, "council-southam")
+    assert (mode(one.path), mode(one.path.parent)) == (0o600, 0o700)
+    assert read_key(one.path) != read_key(two.path)
+    assert not init_council(settings, "council-northam").made
+
+
+@pytest.mark.parametrize("name", ["dfe", "council-", "council-../token", "northam"])
+def test_nobody_else_gets_one(settings: Settings, name: str) -> None:
+    with pytest.raises(UnknownSupplierError):
+        init_council(settings, name)
+
+
+def test_the_public_key_follows_the_token_key(settings: Settings) -> None:
+    init_keys(settings)
+    assert export_enquiry_key(settings).made
+    first = read_enquiry_key(settings)
+    assert not export_enquiry_key(settings).made
+    token_key(settings).unlink()
+    init_keys(settings)
+    assert export_enquiry_key(settings).made
+    assert read_enquiry_key(settings) != first
+
+
+def test_a_public_key_that_is_missing_says_who_makes_it(settings: Settings) -> None:
+    with pytest.raises(KeyFileError, match="lethe keys init"):
+        read_enquiry_key(settings)

@@ -104,7 +104,7 @@ def test_a_second_run_finds_nothing_to_do(settings: Settings, council: str) -> N
 def test_a_supplier_is_added_at_run_time(settings: Settings, council: str) -> None:
     assert council not in suppliers_of(settings)
     done = add_supplier(settings, council)
-    assert len(done.created) == 3
+    assert len(done.created) == 4
     assert all(name.startswith(f"identified.{council}.") for name in done.created)
     assert council in suppliers_of(settings)
     assert add_supplier(settings, council).created == ()
@@ -189,7 +189,7 @@ def test_the_commands(settings: Settings, council: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("LETHE_PARTITIONS", str(settings.partitions))
     run = CliRunner()
     added = run.invoke(supplier_app, ["add", council])
-    assert (added.exit_code, added.output.count("created")) == (0, 3)
+    assert (added.exit_code, added.output.count("created")) == (0, 4)
     listed = json.loads(run.invoke(supplier_app, ["ls", "--json"]).stdout)
     assert {"supplier": council, "topics": [f"identified.{council}.{d}" for d in ("person", "safeguarding")]} in listed
     assert f"{council}: person, safeguarding" in run.invoke(supplier_app, ["ls"]).stdout

@@ -35,14 +35,25 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "identified.council-hackney.safeguarding",
         "identified.moj.quarantine",
         "identified.council-hackney.quarantine",
+        "identified.council-hackney.enquiry",
         "linkage.identity",
         "linkage.activity",
         "linkage.candidate",
         "linkage.link",
         "linkage.contribution",
+        "linkage.enquiry",
+        "linkage.sought",
         "research.person",
         "governance.quarantine",
         "governance.clock",
+        "governance.enquiry",
+        "governance.finding",
+        "governance.answer",
+        "governance.audit",
+        "governance.batch",
+        "governance.reconciliation",
+        "governance.alert",
+        "governance.acknowledgement",
         "governance.ledger",
         "state.route",
         "state.link",
@@ -63,7 +74,7 @@ def test_all_are_compacted_partitioned_alike_and_on_the_brokers_clock(specs: dic
     for spec in specs.values():
         assert spec.partitions == 3
         assert spec.replication == load().replication
-        assert spec.config["cleanup.policy"] == "compact"
+        assert spec.config["cleanup.policy"].split(",")[0] == "compact"
         assert spec.config["message.timestamp.type"] == "LogAppendTime"
 
 
@@ -72,6 +83,25 @@ def test_old_bytes_go_within_a_day(specs: dict[str, TopicSpec]) -> None:
         lag, roll = int(spec.config["max.compaction.lag.ms"]), int(spec.config["segment.ms"])
         assert 0 < lag <= 12 * 3_600_000
         assert roll <= lag, "a segment that does not roll is not cleaned"
+
+
+PASSING = {
+    "identified.council-northam.enquiry",
+    "identified.council-southam.enquiry",
+    "identified.council-febrl.enquiry",
+    "linkage.enquiry",
+    "linkage.sought",
+    "governance.enquiry",
+    "governance.finding",
+    "governance.answer",
+}
+
+
+def test_enquiries_and_answers_are_held_for_an_hour_and_nothing_else_ends_unasked(specs: dict[str, TopicSpec]) -> None:
+    ending = {n: int(s.config["retention.ms"]) for n, s in specs.items() if "delete" in s.config["cleanup.policy"]}
+    assert ending == dict.fromkeys(PASSING, 3_600_000) | {"governance.audit": 365 * 86_400_000}
+    for name in PASSING:
+        assert int(specs[name].config["segment.ms"]) <= 3_600_000 // 4, "what ends is whole segments"
 
 
 def test_the_enclave_may_be_away_for_longer_than_a_worker(specs: dict[str, TopicSpec]) -> None:

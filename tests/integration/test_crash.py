@@ -29,6 +29,7 @@ from schemas import contracts, wire
 from schemas.codec import decode
 from schemas.registry import Registry
 from stream_processors import oracle
+from stream_processors.areas import load_areas
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.runtime.driver import Driver
 from stream_processors.runtime.faults import Point
@@ -125,7 +126,7 @@ def assert_as_the_oracle_says(workers: Workers) -> None:
     assert published == driver.table("research.person")
     assert table(settings, "linkage.link") == driver.table("linkage.link")
     assert table(settings, "linkage.contribution") == driver.table("linkage.contribution")
-    expected = oracle.research(live_records(settings), token, research, load_catalogue())
+    expected = oracle.research(live_records(settings), token, research, load_catalogue(), load_areas().by_postcode)
     assert oracle.equal(expected, _decoded(published)) == []
 
 

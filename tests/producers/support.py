@@ -27,12 +27,16 @@ class Kept:
     """A sink that keeps what it is given."""
 
     sent: list[Converted] = field(default_factory=list)
+    announced: list[Totals] = field(default_factory=list)
 
     def send(self, converted: Converted) -> None:
         self.sent.append(converted)
 
     def flush(self) -> int:
         return len(self.rows)
+
+    def announce(self, totals: Totals) -> None:
+        self.announced.append(totals)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

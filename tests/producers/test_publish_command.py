@@ -12,7 +12,9 @@ from infra.commands import publish as command
 from infra.errors import EXIT_ERROR, EXIT_REJECTED
 from producers import publisher as publisher_module
 from producers.follow import Folder
+from producers.publisher import Publisher
 from schemas.registry import StaticRegistry
+from schemas.rows import from_value
 from tests.producers.conftest import Cluster
 from tests.producers.support import MARK
 
@@ -24,6 +26,7 @@ TOPIC = "identified.dwp.person"
 def lethe(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The command against a mock broker: exit code, standard output, standard error."""
     cluster.create(TOPIC)
+    cluster.create("governance.batch")
     monkeypatch.setenv("LETHE_BOOTSTRAP", cluster.bootstrap)
     monkeypatch.setenv("LETHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(publisher_module, "Registry", lambda *_: StaticRegistry())
@@ -157,3 +160,43 @@ def test_help_has_examples_and_exit_codes(lethe: Any) -> None:
     _, out, _ = lethe("--help")
     assert "lethe publish council-northam person families.csv" in out
     assert "Exit codes" in out
+
+
+def batches(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    registry = StaticRegistry()
+    return {
+        k.decode(): from_value("governance.batch", v, registry)
+        for _, k, v in cluster.messages("governance.batch")
+        if v is not None
+    }
+
+
+def test_a_file_announces_itself_with_its_control_totals_and_where_its_records_lie(
+    lethe: Any, good: Path, dirty: Path, cluster: Cluster
+) -> None:
+    assert lethe("dwp", "person", good, dirty)[0] == 0
+    by_read = {(b["published"], b["rejected"]): (k, b) for k, b in batches(cluster).items()}
+    assert set(by_read) == {(2, 0), (1, 1)}
+    key, first = by_read[2, 0]
+    second = by_read[1, 1][1]
+    assert key == f"dwp|person|{first['batch_id']}"
+    assert first["read"] == 2
+    assert first["warnings"] == 1
+    assert sum(first["ends"]) - sum(first["starts"]) == 2
+    assert second["starts"] == first["ends"]
+
+
+def test_the_same_file_again_is_the_same_batch(lethe: Any, good: Path, cluster: Cluster) -> None:
+    lethe("dwp", "person", good)
+    lethe("dwp", "person", good)
+    assert len(batches(cluster)) == 1
+
+
+def test_records_that_come_from_no_file_are_announced_at_the_end(cluster: Cluster) -> None:
+    cluster.create(TOPIC)
+    cluster.create("governance.batch")
+    with Publisher("dwp", "person", settings=cluster.settings, schemas=StaticRegistry()) as publisher:
+        publisher.publish({"subject_id": "a"})
+        publisher.tombstone("b")
+    (batch,) = batches(cluster).values()
+    assert (batch["read"], batch["published"], batch["rejected"]) == (2, 2, 0)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from producers.fields import DEFAULT_DATES, MAX_ROW_BYTES, MAX_VALUE_BYTES
 from producers.rows import REJECTS, Converted, convert
 from schemas.codec import arrow_schema, encode
-from schemas.contracts import Contract, contract, identified, names
+from schemas.contracts import Contract, contract, identified, supplied
 from tests.producers.support import MARK, PERSON, TODAY
 
-IDENTIFIED = [n for n in names() if n.startswith("identified/")]
+IDENTIFIED = list(supplied())
 ATTAINMENT = identified("dfe", "attainment")
 
 

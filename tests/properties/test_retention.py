@@ -190,7 +190,13 @@ def test_the_whole_flow_holds_what_the_oracle_holds_on_that_day(events: list[Any
     flow.run(batch)
     as_of = date(1970, 1, 1) + timedelta(days[-1] + 1)
     expected = oracle.research(
-        received(flow), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, policy=LONG.model_dump(), as_of=as_of
+        received(flow),
+        TOKEN_KEY,
+        RESEARCH_KEY,
+        CONTEXT.catalogue,
+        CONTEXT.areas.by_postcode,
+        policy=LONG.model_dump(),
+        as_of=as_of,
     )
     assert oracle.equal(expected, flow.research()) + oracle.equal_links(expected, flow.links()) == []
     lines = [

@@ -43,7 +43,8 @@ def mutated(name: str, index: int, **change: Any) -> Contract:
 
 def test_there_is_a_contract_for_every_dataset_and_no_other() -> None:
     expected = {f"identified/{kind}.{d}" for kind, datasets in contracts.DATASETS.items() for d in datasets}
-    assert {n for n in NAMES if n.startswith("identified/")} == expected
+    assert set(contracts.supplied()) == expected
+    assert {n for n in NAMES if n.startswith("identified/")} == expected | {"identified/council.enquiry"}
     assert {n for n in NAMES if not n.startswith("identified/")} == set(ALLOWED)
 
 
@@ -90,7 +91,7 @@ def test_an_unknown_topic_may_hold_nothing() -> None:
     assert ALLOWED["elsewhere/person"] == frozenset()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("identified/")])
+@pytest.mark.parametrize("name", contracts.supplied())
 def test_identified_contracts_say_whose_record_it_is_and_from_when_it_counts(name: str) -> None:
     contract = contracts.contract(name)
     kinds = {f.name: f for f in contract.fields}
@@ -115,6 +116,7 @@ def test_a_research_field_is_of_a_closed_kind(name: str) -> None:
         ("identified.council-hackney.safeguarding", "identified/council.safeguarding"),
         ("identified.dfe.absence", "identified/dfe.absence"),
         ("identified.dfe.quarantine", None),
+        ("identified.council-hackney.enquiry", "identified/council.enquiry"),
         ("linkage.link", "linkage/link"),
         ("research.person", "research/person"),
         ("governance.quarantine", "governance/quarantine"),
@@ -126,7 +128,9 @@ def test_a_topic_has_the_contract_of_its_name(topic: str, name: str | None) -> N
     assert (found.name if found else None) == name
 
 
-@pytest.mark.parametrize("topic", ["identified.council.person", "identified.dfe.offence", "identified.x.person"])
+@pytest.mark.parametrize(
+    "topic", ["identified.council.person", "identified.dfe.offence", "identified.x.person", "identified.dfe.enquiry"]
+)
 def test_an_identified_topic_of_nobody_is_refused(topic: str) -> None:
     with pytest.raises(contracts.UnknownSupplierError):
         contracts.of_topic(topic)

@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, encode
-from schemas.contracts import Contract, identified, identified_topic
+from schemas.contracts import ENQUIRY, Contract, enquiry_topic, identified, identified_topic
 from schemas.registry import StaticRegistry
 from stream_processors import oracle
+from stream_processors.enquiry.person import PersonAsked
+from stream_processors.enquiry.seal import public_key, seal
 from stream_processors.link import last_claims
 from stream_processors.matching.tokens import TOKEN_HEX_DIGITS
 from stream_processors.refs import REF_WIDTH
@@ -202,13 +204,14 @@ class Bench:
 
     name: str
     partition: int = 0
+    context: Context = CONTEXT
     task: Task = field(init=False)
     offset: int = 0
     changelog: list[Said] = field(default_factory=list)
     """What was written to the changelog, in all."""
 
     def __post_init__(self) -> None:
-        self.task = Task(build(self.name, CONTEXT), self.partition, MemoryStore())
+        self.task = Task(build(self.name, self.context), self.partition, MemoryStore())
 
     def __call__(self, gives: str = "", **given: str) -> list[Said]:
         """Take one batch of tables by topic (`identity=...`), and hold what is said to the table `gives`.
@@ -277,8 +280,9 @@ def _line(row: Cells) -> list[tuple[str, str]]:
 class Flow:
     """The whole flow, brokerless: supplier records in, research records out, the oracle beside it."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.driver = Driver([build(name, CONTEXT) for name in NAMES], PARTITIONS, seed)
+    def __init__(self, seed: int = 0, context: Context = CONTEXT) -> None:
+        self.context = context
+        self.driver = Driver([build(name, context) for name in NAMES], PARTITIONS, seed)
 
     def put(self, supplier: str, dataset: str, **row: Any) -> None:
         """Publish a supplier's record."""
@@ -289,6 +293,12 @@ class Flow:
     def delete(self, supplier: str, dataset: str, *ids: str) -> None:
         """Publish a tombstone for a subject, or a subject and a record."""
         self.raw(supplier, dataset, ids, None)
+
+    def ask(self, council: str, name: str, sealed: str | None = None, **person: Any) -> None:
+        """Let an enquiry in, as the control plane does; `sealed` instead of what the person's details make."""
+        sealed = sealed or seal(PersonAsked(**person), council, name, public_key(TOKEN_KEY))
+        value = framed(enquiry_topic(council), {"enquiry_id": name, "sealed": sealed})
+        self.raw(council, "enquiry", [name], value)
 
     def raw(self, supplier: str, dataset: str, ids: Sequence[str], value: bytes | None) -> None:
         """Publish any value under a key."""
@@ -315,7 +325,7 @@ class Flow:
         for topic in self.driver.topics:
             zone, _, rest = topic.partition(".")
             supplier, _, dataset = rest.partition(".")
-            if zone == "identified" and dataset != "quarantine":
+            if zone == "identified" and dataset not in ("quarantine", ENQUIRY):
                 rows = oracle.rows_of(identified(supplier, dataset), self.driver.table(topic).values())
                 out.setdefault(supplier, {})[dataset] = rows
         return out
@@ -326,9 +336,17 @@ class Flow:
         last = {r.key: r.value for r in log.records}
         return [(k, v) for k, v in last.items() if v is not None]
 
+    def oracle(self) -> oracle.Oracle:
+        """What must be of the live supplier records."""
+        areas, k = self.context.areas, self.context.k_anonymity
+        widen = oracle.Widen(k, lambda person: partition_of(person, PARTITIONS), areas.wider) if k > 1 else None
+        return oracle.research(
+            self.live(), TOKEN_KEY, RESEARCH_KEY, self.context.catalogue, areas.by_postcode, widen=widen
+        )
+
     def differences(self) -> list[str]:
         """Where research records and links differ from the oracle's."""
-        expected = oracle.research(self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue)
+        expected = self.oracle()
         return oracle.equal(expected, self.research()) + oracle.equal_links(expected, self.links())
 
 

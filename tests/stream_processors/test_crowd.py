@@ -21,7 +21,7 @@ from stream_processors.runtime.records import Inputs
 from stream_processors.runtime.state import MemoryStore, Position
 from stream_processors.runtime.task import Task
 from tests.stream_processors.matching.blocks import candidate, candidates_of_a_block
-from tests.stream_processors.tables import REGISTRY
+from tests.stream_processors.tables import PARTITIONS, REGISTRY
 
 KEYS = st.sampled_from([(s, b) for s in ("c1", "c2", "c3", "d1", "d2", "d3", "e1") for b in ("2:a", "2:b")])
 Changes = list[tuple[tuple[str, str], bytes | None]]
@@ -37,7 +37,7 @@ class Driven:
     """`link` over one partition."""
 
     def __init__(self) -> None:
-        self.task = Task(Link(load_catalogue(), REGISTRY), 0, MemoryStore())
+        self.task = Task(Link(load_catalogue(), REGISTRY, PARTITIONS), 0, MemoryStore())
         self.offset = 0
 
     def take(self, batch: Changes, commit: bool = True) -> None:
@@ -53,7 +53,7 @@ class Driven:
         return dict(self.task.store.scan("claims", b""))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(changes(), st.data())
 def test_what_is_claimed_does_not_depend_on_what_is_remembered(batches: list[Changes], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:

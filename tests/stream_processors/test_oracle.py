@@ -35,7 +35,7 @@ RECORDS: oracle.Records = {
         ],
     },
 }
-EXPECTED = oracle.research(RECORDS, TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue)
+EXPECTED = oracle.research(RECORDS, TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, CONTEXT.areas.by_postcode)
 ((PERSON, RECORD),) = EXPECTED.persons.items()
 
 
@@ -54,7 +54,7 @@ def test_it_shares_nothing_with_the_processors_but_functions_of_one_value() -> N
 
 def test_a_small_cohort_as_it_must_be() -> None:
     assert RECORD["birth_year"] == 2001
-    assert RECORD["area"] == "northam"
+    assert RECORD["area"] == "E01003320"
     assert [(i["month"], i["sessions_possible"]) for i in RECORD["absence"]] == [
         (JULY.replace(day=1), 78),
         (AUGUST.replace(day=1), 77),

@@ -63,6 +63,27 @@ def test_a_person_record_is_split_into_an_identity_and_an_activity() -> None:
     assert activity["person"] == dict.fromkeys(activity["person"]) | {"birth_year": 2001, "sex": "F"}
 
 
+@pytest.mark.parametrize(
+    ("postcode", "area"),
+    [
+        ("BR1 4BY", "E01003235"),
+        ("br14by ", "E01003235"),
+        ("XK1 1AA", "northam"),
+        ("no postcode", "northam"),
+        (None, "northam"),
+    ],
+)
+def test_a_councils_record_goes_on_with_the_lsoa_of_its_postcode_or_else_the_councils_code(
+    postcode: str | None, area: str
+) -> None:
+    row = {"person_id": "u1", "family_id": "f1", "programme_status": "comparison", **ANNA, "postcode": postcode}
+    said = by_topic(bench().take([(COUNCIL, [(b"u1", framed(COUNCIL, row))])]))
+    (activity,) = rows(said["linkage.activity"])
+    assert activity is not None
+    assert activity["person"]["area"] == area
+    assert b"BR1" not in (said["linkage.activity"][0].value or b"")
+
+
 def test_identity_and_activity_stay_in_the_subjects_partition_under_its_reference() -> None:
     said = by_topic(bench().take([(DFE, [anna()])]))
     (identity,), (activity,) = said["linkage.identity"], said["linkage.activity"]
@@ -82,7 +103,7 @@ def test_a_council_record_is_of_the_cohort_with_its_programme_and_its_area() -> 
     assert activity is not None
     assert identity["role"] == "cohort"
     facts = activity["person"]
-    assert (facts["programme_status"], facts["area"]) == ("comparison", "northam")
+    assert (facts["programme_status"], facts["area"]) == ("comparison", "E01003320")
     assert facts["programme_start_month"] == datetime.date(2013, 5, 1)
     assert len(facts["family_ref"]) == 32
 

@@ -10,11 +10,11 @@ import pytest
 
 from stream_processors.refs import ResearchIds
 from stream_processors.runtime.partition import partition_of
-from tests.stream_processors.tables import PARTITIONS, RESEARCH_KEY, Bench, Said, decoded, wide
+from tests.stream_processors.tables import PARTITIONS, RESEARCH_KEY, Bench, Said, decoded, framed, wide
 
 COHORT = """
     person | record | dataset | programme_status | programme_start_month | birth_year | sex | area    | family_ref
-    p1     | c1     | person  | participant      | 2013-05               | 2001       | F   | northam | f1
+    p1     | c1     | person  | participant      | 2013-05               | 2001       | F   | E01003235 | f1
 """
 TOPIC = "linkage.contribution"
 IDS = ResearchIds(RESEARCH_KEY)
@@ -51,7 +51,7 @@ def test_a_cohort_record_makes_a_person_under_pseudonyms_of_the_research_key(pub
     assert record["person_id"] == of("p1")
     assert record["family_id"] == of("f1", IDS.family)
     assert (record["programme_status"], record["programme_start_month"]) == ("participant", datetime.date(2013, 5, 1))
-    assert (record["birth_year"], record["sex"], record["area"]) == (2001, "F", "northam")
+    assert (record["birth_year"], record["sex"], record["area"]) == (2001, "F", "E01003235")
     assert [record[a] for a in ("safeguarding", "absence", "offence", "contact")] == [[]] * 4
 
 
@@ -63,6 +63,15 @@ def test_a_record_lies_in_the_partition_of_its_pseudonym(publish: Publisher) -> 
 def test_nobody_is_published_without_a_cohort_record(publish: Publisher) -> None:
     assert publish.say("person | record | dataset | birth_year\n p1 | d1 | person | 2001\n p1 | r1 | absence |") == {}
     assert publish.record(COHORT)["absence"] != []
+
+
+def test_what_has_expired_by_the_confirmed_day_does_not_pass(publish: Publisher) -> None:
+    for day in (datetime.date(2030, 1, 1), datetime.date(2030, 1, 2)):
+        publish.take([("governance.clock", [(b"clock", framed("governance.clock", {"as_of": day}))])])
+    said = publish.take([(TOPIC, publish.records(TOPIC, COHORT))])
+    assert [(s.topic, decoded(s.topic, s.value)["error"]) for s in said if s.value] == [
+        ("governance.quarantine", "Expired")
+    ]
 
 
 def test_a_person_goes_with_its_last_cohort_record_and_comes_back_whole(publish: Publisher) -> None:
@@ -86,6 +95,39 @@ def test_items_come_in_order_of_months_and_those_without_one_first(publish: Publ
         "2014-07-01",
         "2014-07-01",
     ]
+
+
+@pytest.mark.parametrize(
+    ("start", "month", "distance"),
+    [
+        ("2013-05", "2013-05", 0),
+        ("2013-05", "2014-06", 13),
+        ("2013-05", "2013-04", -1),
+        ("2013-05", "2004-01", -112),
+        ("2013-05", "2113-05", 1200),
+        ("2013-05", "2113-06", None),
+        ("2113-05", "2013-05", -1200),
+        ("2113-06", "2013-05", None),
+        ("2013-05", "", None),
+        ("", "2013-05", None),
+    ],
+)
+def test_an_item_says_how_many_months_it_lies_from_the_start(
+    publish: Publisher, start: str, month: str, distance: int | None
+) -> None:
+    record = publish.record(f"""
+        person | record | dataset | programme_status | programme_start_month | month
+        p1     | c1     | person  | participant      | {start}               |
+        p1     | r1     | absence |                  |                       | {month}
+    """)
+    assert [i["months_from_start"] for i in record["absence"]] == [distance]
+
+
+def test_a_corrected_start_moves_every_item(publish: Publisher) -> None:
+    publish.say(COHORT + "    p1 | r1 | absence\n")
+    publish.say("person | record | dataset | month\n p1 | r1 | absence | 2014-05\n p1 | r2 | exclusion | 2013-04")
+    record = publish.record(COHORT.replace("2013-05", "2014-01"))
+    assert [record[a][0]["months_from_start"] for a in ("absence", "exclusion")] == [4, -9]
 
 
 def test_the_order_of_arrival_changes_no_byte() -> None:
@@ -142,11 +184,11 @@ def test_facts_that_are_equal_so_far_come_from_the_smallest_reference_and_from_o
 ) -> None:
     record = publish.record("""
         person | record | dataset | programme_status | area    | criterion_crime | birth_year | sex
-        p1     | c2     | person  | participant      | southam | yes             | 2001       | M
-        p1     | c1     | person  | participant      | northam |                 |            |
+        p1     | c2     | person  | participant      | E01003236 | yes             | 2001       | M
+        p1     | c1     | person  | participant      | E01003235 |                 |            |
         p1     | a0     | person  |                  |         |                 | 1999       | F
     """)
-    assert (record["area"], record["criterion_crime"]) == ("northam", None)
+    assert (record["area"], record["criterion_crime"]) == ("E01003235", None)
     assert (record["birth_year"], record["sex"]) == (2001, "M"), "the cohort's before the department's"
 
 

@@ -113,12 +113,9 @@ def test_dates_at_the_end_of_the_type_do_not_wrap_round() -> None:
 def test_every_identified_contract_has_a_period_and_the_hard_stop_is_what_was_promised() -> None:
     policy = load_policy()
     assert policy.hard_stop == STOP
-    for name in contracts.names():
-        if name.startswith("identified/"):
-            assert policy.period(contracts.contract(name)).days > 0
-    assert set(policy.periods) == {
-        n.removeprefix("identified/") for n in contracts.names() if n.startswith("identified/")
-    }
+    for name in contracts.supplied():
+        assert policy.period(contracts.contract(name)).days > 0
+    assert set(policy.periods) == {n.removeprefix("identified/") for n in contracts.supplied()}
 
 
 def test_persons_count_from_receipt_and_events_from_the_event() -> None:

@@ -1,0 +1,97 @@
+"""`lethe alerts`, `lethe batches`, `lethe audit`: what the control plane has said, for operators and suppliers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from confluent_kafka import KafkaException
+from rich.console import Console
+from rich.table import Column, Table
+
+from infra.errors import EXIT_NOT_UP, fail
+from infra.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+Row = dict[str, Any]
+
+
+def alerts(as_json: AsJson = False) -> None:
+    """Show what an operator has to look at: alerts that are not over, the worst first. Exits 0 either way.
+
+    Example: lethe alerts
+    """
+    worst = {"critical": 0, "warning": 1, "info": 2}
+    rows = _rows("governance.alert", lambda r: (worst[r["severity"]], r["first_seen_ms"]))
+    _show(rows, ("severity", "kind", "where", "count", "first_seen_ms", "last_seen_ms"), as_json, "no alerts")
+
+
+def batches(
+    supplier: Annotated[str | None, typer.Option(help="This supplier's only.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of each batch: read = published + rejected, published = accepted + quarantined.
+
+    Example: lethe batches --supplier dfe
+    """
+    rows = _rows("governance.reconciliation", lambda r: (r["supplier"], r["dataset"], r["batch_id"]))
+    rows = [r for r in rows if supplier in (None, r["supplier"])]
+    columns = ("supplier", "dataset", "batch_id", "read", "rejected", "published", "accepted", "quarantined", "state")
+    _show(rows, columns, as_json, "no batch was reconciled")
+
+
+def audit(
+    council: Annotated[
+        str | None, typer.Option(metavar="CODE", help="This council's only: council-<code>, or its code.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who asked when whether data is held, and what came of it; a hash, never whom it was about.
+
+    Example: lethe audit --council northam
+    """
+    names = {council, f"council-{council}"} if council else None
+    rows = [r for r in _rows("governance.audit", lambda r: r["asked_ms"]) if names is None or r["council"] in names]
+    columns = ("asked_ms", "council", "decision", "outcome", "reason", "ref_hash")
+    _show(rows, columns, as_json, "nobody has asked")
+
+
+def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:
+    from infra.topic_table import table
+    from schemas.registry import Registry, RegistryDownError
+    from schemas.rows import from_value
+    from stream_processors.runtime.kafka import describe, error_of
+
+    settings = Settings()
+    registry = Registry(settings.registry, deadline_seconds=10)
+    try:
+        return sorted((from_value(topic, v, registry) for v in table(settings, topic).values()), key=order)
+    except KafkaException as e:
+        fail(f"the broker does not answer for {topic} ({describe(error_of(e))}): `lethe up`", EXIT_NOT_UP)
+    except RegistryDownError as e:
+        fail(str(e), EXIT_NOT_UP)
+
+
+def _show(rows: list[Row], columns: tuple[str, ...], as_json: bool, nothing: str) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        typer.echo(nothing)
+        return
+    names = [c.removesuffix("_ms").replace("_", " ") for c in columns]
+    shown = Table(*(Column(name, overflow="fold") for name in names))
+    for row in rows:
+        shown.add_row(*(_cell(column, row[column]) for column in columns))
+    Console().print(shown)
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if column.endswith("_ms") and isinstance(value, int):
+        return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds")
+    return str(value)

@@ -1,0 +1,1 @@
+"""The enclave: the consumer that researchers use. It reads the research zone and nothing else."""
