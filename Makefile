@@ -16,7 +16,7 @@ demo: setup ## the main job, from supplier files to research records, compared w
 
 test: setup ## all tests; in containers where a Docker engine runs, else in local processes
 	@$(BIN)/python -m infra.images.build --if-engine
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .
