@@ -1,0 +1,235 @@
+"""Counting, in DuckDB: per family before and after the start, and per month from it.
+
+Everything that counts is a stretch of months relative to the start, of one person, with a number per month: an event is
+a stretch of one month, a spell on a benefit as long as it lasts. `things` are the stretches of the outcome, `stays`
+those in which somebody is at risk of it. At risk is who is inside the design's window, the months that the supplier's
+data cover and the ages that the outcome is about (from the middle of the year of birth, all that is known of it);
+things outside that do not count. School data come by school year: a year counts if it lies wholly before or after.
+"""
+
+# ruff: noqa: S608  (names in the SQL are this package's, and never of a record)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stream_processors.enclave.report.design import Design
+from stream_processors.enclave.report.outcomes import Outcome
+from stream_processors.enclave.report.source import Source
+
+_COVERED = 0.005
+"""Share of dated rows at each end that is not taken as a sign of what months a supplier's data cover."""
+SCHOOL_GRAIN = 12
+"""Months: school data come by year."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row per family, group and period, of families at risk in it; events and exposure (months, sessions, years)."""
+
+    family: npt.NDArray[np.int64]
+    participant: npt.NDArray[np.bool_]
+    after: npt.NDArray[np.bool_]
+    events: npt.NDArray[np.float64]
+    exposure: npt.NDArray[np.float64]
+
+    def of(self, keep: npt.NDArray[np.bool_]) -> Panel:
+        """Some of the rows."""
+        return Panel(
+            self.family[keep], self.participant[keep], self.after[keep], self.events[keep], self.exposure[keep]
+        )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One outcome, ready to be counted: the SQL of `things` and `stays`, and the months that its data cover.
+
+    window: first month from the start, and the one after the last.
+    """
+
+    outcome: Outcome
+    covered: tuple[int, int]
+    window: tuple[int, int]
+    sql: str
+
+
+def counted(source: Source, outcome: Outcome, design: Design) -> Counted:
+    """Find out what the data cover, and write the SQL for it."""
+    first, last = _covered(source, outcome)
+    if outcome.kind in ("sessions", "school years"):
+        years = (design.before + SCHOOL_GRAIN, design.after)
+        window = (-years[0], years[1])
+        make = _sessions if outcome.kind == "sessions" else _school_years
+        return Counted(outcome, (first, last), window, make(outcome, window, first, last))
+    window = (-design.before, design.after)
+    make_things = _spells if outcome.kind == "months" else _events
+    return Counted(outcome, (first, last), window, _at_risk(outcome, window, first, last) + make_things(outcome, last))
+
+
+def families(source: Source, counted: Counted, split: int = 0) -> tuple[Panel, str]:
+    """Events and exposure per family, group and period, and the query; after is from month `split` on."""
+    query = f"""{counted.sql},
+sums AS (
+    SELECT family, participant, t >= 0 AS after, sum(events) AS events, sum(exposure) AS exposure FROM (
+        SELECT family, participant, unnest([-1, 0]) AS t, 0 AS exposure, n * unnest([
+            greatest(0, least(till, {split}) - since), greatest(0, till - greatest(since, {split}))]) AS events
+        FROM things
+        UNION ALL
+        SELECT family, participant, unnest([-1, 0]), n * unnest([
+            greatest(0, least(till, {split}) - since), greatest(0, till - greatest(since, {split}))]), 0
+        FROM stays
+    ) GROUP BY ALL
+)
+SELECT family, participant, after, events::DOUBLE AS events, exposure::DOUBLE AS exposure
+FROM sums WHERE exposure > 0 ORDER BY ALL"""
+    found = source.frame(query)
+    panel = Panel(
+        found["family"].cast(pl.Int64).to_numpy(),
+        found["participant"].to_numpy(),
+        found["after"].to_numpy(),
+        found["events"].to_numpy(),
+        found["exposure"].to_numpy(),
+    )
+    return panel, query
+
+
+def series(source: Source, counted: Counted, grain: int, largest: int) -> tuple[pl.DataFrame, str]:
+    """Events and exposure by group and stretch of `grain` months from the start, and the query.
+
+    Columns: group, from_month, to_month (text), events, exposure, persons (with an event), persons_at_risk,
+    persons_without, largest (events of the `largest` persons with most of them).
+    """
+    low, high = counted.window
+    query = f"""{counted.sql},
+bins AS (SELECT range AS low, range + {grain} AS high FROM range({low}, {high}, {grain})),
+each_person AS (
+    SELECT participant, low, person, sum(n * (least(till, high) - greatest(since, low))) AS n
+    FROM things JOIN bins ON since < high AND till > low GROUP BY ALL HAVING n > 0
+),
+seen AS (
+    SELECT participant, low, sum(n) AS events, count(*) AS persons, list_sum(max(n, {largest})) AS largest
+    FROM each_person GROUP BY ALL
+),
+together AS (SELECT participant, since, till, sum(n) AS n, count(DISTINCT person) AS persons FROM stays GROUP BY ALL),
+risk AS (
+    SELECT participant, low, high, sum(n * (least(till, high) - greatest(since, low))) AS exposure,
+           sum(persons) AS persons_at_risk
+    FROM together JOIN bins ON since < high AND till > low GROUP BY ALL
+)
+SELECT if(participant, 'participant', 'comparison') AS "group", low::VARCHAR AS from_month, high::VARCHAR AS to_month,
+       coalesce(events, 0)::BIGINT AS events, exposure::BIGINT AS exposure, coalesce(persons, 0)::BIGINT AS persons,
+       persons_at_risk::BIGINT AS persons_at_risk,
+       (persons_at_risk - coalesce(persons, 0))::BIGINT AS persons_without, coalesce(largest, 0)::BIGINT AS largest
+FROM risk LEFT JOIN seen USING (participant, low) ORDER BY 1 DESC, low"""
+    return source.frame(query), query
+
+
+def _month(column: str) -> str:
+    """SQL: the number of the month that a date lies in."""
+    return f"(year({column}) * 12 + month({column}) - 1)"
+
+
+def _covered(source: Source, outcome: Outcome) -> tuple[int, int]:
+    """First and last month that the data cover, as the dates show, but for half a percent of rows at each end.
+
+    Spells are covered from where spells end: those that ended earlier are not in the data.
+    """
+    first, last = ("end_month", "start_month") if outcome.kind == "months" else (outcome.month, outcome.month)
+    query = f"""SELECT quantile_disc({_month(first)}, {_COVERED}) AS first,
+       quantile_disc({_month(last)}, {1 - _COVERED}) AS last FROM "{outcome.table}" """
+    found = source.frame(query).row(0)
+    return (0, -1) if None in found else (int(found[0]), int(found[1]))
+
+
+def _at_risk(outcome: Outcome, window: tuple[int, int], first: int, last: int) -> str:
+    """SQL: `stays`, one stretch per person, relative to the start."""
+    youngest, oldest = outcome.ages
+    return f"""WITH stays AS (
+    SELECT * FROM (
+        SELECT person_id, person, family, participant, start, 1 AS n,
+               greatest({first} - start, {window[0]}, (born + {youngest}) * 12 + 6 - start) AS since,
+               least({last + 1} - start, {window[1]}, (born + {oldest}) * 12 + 6 - start) AS till
+        FROM cohort WHERE born IS NOT NULL
+    ) WHERE till > since
+)"""
+
+
+def _events(outcome: Outcome, _last: int) -> str:
+    return f""",
+happened AS (
+    SELECT s.person, s.family, s.participant, s.since AS a, s.till AS b,
+           {_month("t." + outcome.month)} - s.start AS rel, {outcome.value} AS n
+    FROM "{outcome.table}" t JOIN stays s USING (person_id) WHERE {outcome.where}
+),
+things AS (
+    SELECT person, family, participant, rel AS since, rel + 1 AS till, n FROM happened WHERE rel >= a AND rel < b
+)"""
+
+
+def _spells(outcome: Outcome, last: int) -> str:
+    """Months that somebody is in any spell.
+
+    A spell without an end goes on until the person's next one starts, or else to the end of the data: ends are missing
+    of spells that go on, and of some that do not. Where spells overlap, a month counts once.
+    """
+    return f""",
+spells AS (
+    SELECT person_id, {_month("start_month")} AS s,
+           coalesce({_month("end_month")}, lead(s) OVER later - 1, {last}) AS e
+    FROM "{outcome.table}" WHERE start_month IS NOT NULL
+    WINDOW later AS (PARTITION BY person_id ORDER BY start_month, end_month NULLS LAST)
+),
+apart AS (
+    SELECT person_id, greatest(s, 1 + coalesce(max(e) OVER (
+               PARTITION BY person_id ORDER BY s, e ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), s - 1)) AS s, e
+    FROM spells
+),
+things AS (
+    SELECT * FROM (
+        SELECT s.person, s.family, s.participant, greatest(a.s - s.start, s.since) AS since,
+               least(a.e + 1 - s.start, s.till) AS till, 1 AS n
+        FROM apart a JOIN stays s USING (person_id)
+    ) WHERE till > since
+)"""
+
+
+def _side(begin: str, end: str) -> str:
+    """SQL: where a period of school stands; missing if the start lies inside it."""
+    return f"CASE WHEN {end} < start THEN {end} - start WHEN {begin} >= start THEN {begin} - start END"
+
+
+def _sessions(outcome: Outcome, window: tuple[int, int], _first: int, _last: int) -> str:
+    """A record is of a period from September to its month."""
+    return f"""WITH periods AS (
+    SELECT c.person, c.family, c.participant, c.start, {_month("t.month")} AS ends,
+           ends - (ends + 4) % 12 AS begins, {outcome.value} AS missed, sessions_possible AS possible
+    FROM "{outcome.table}" t JOIN cohort c USING (person_id)
+    WHERE t.month IS NOT NULL AND possible > 0 AND missed IS NOT NULL AND {outcome.where}
+),
+placed AS (SELECT *, {_side("begins", "ends")} AS since FROM periods),
+inside AS (SELECT *, since + 1 AS till FROM placed WHERE since >= {window[0]} AND since < {window[1]}),
+stays AS (SELECT person, family, participant, since, till, possible AS n FROM inside),
+things AS (SELECT person, family, participant, since, till, missed AS n FROM inside WHERE missed > 0)"""
+
+
+def _school_years(outcome: Outcome, window: tuple[int, int], first: int, last: int) -> str:
+    """Children in school years, whether or not they have a record; those five to fifteen in the year it begins."""
+    youngest, oldest = outcome.ages
+    years = range((first - 8) // 12, (last - 8) // 12 + 1)
+    return f"""WITH school AS (SELECT range AS y FROM range({years.start}, {years.stop})),
+placed AS (
+    SELECT c.person_id, c.person, c.family, c.participant, y, {_side("(y * 12 + 8)", "(y * 12 + 18)")} AS since
+    FROM cohort c JOIN school ON y - born >= {youngest} AND y - born < {oldest}
+),
+stays AS (
+    SELECT *, since + 1 AS till, 1 AS n FROM placed WHERE since >= {window[0]} AND since < {window[1]}
+),
+things AS (
+    SELECT s.person, s.family, s.participant, s.since, s.till, {outcome.value} AS n
+    FROM "{outcome.table}" t JOIN stays s ON t.person_id = s.person_id AND ({_month("t.month")} - 8) // 12 = s.y
+    WHERE {outcome.where} AND {outcome.value} > 0
+)"""
