@@ -12,6 +12,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 from infra.commands.bench import bench
 from infra.commands.demo import demo
 from infra.commands.enclave import enclave_app
+from infra.commands.enclave_report import report
 from infra.commands.evaluate import evaluate_app
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
@@ -36,6 +37,7 @@ app.add_typer(supplier_app, name="supplier")
 app.command()(simulate)
 app.command()(publish)
 app.command()(run)
+enclave_app.command()(report)
 app.add_typer(enclave_app, name="enclave")
 app.command()(scan)
 app.command()(demo)

@@ -274,7 +274,7 @@ def _after(world: _World, who: Ints, year: Ints, terms: Ints) -> Floats:
     """Share of the months that one, two or three terms cover, from September, that are from the start month on."""
     months = np.array([0, 4, 7, 11])[terms]
     september = month_index(int(_SCHOOL_YEARS[0]), 9) + 12 * year
-    return np.clip((september + months - world.start[who]) / months, 0.0, 1.0)
+    return np.asarray(np.clip((september + months - world.start[who]) / months, 0.0, 1.0), np.float64)
 
 
 def _grade(world: _World, who: Ints, year: Ints) -> Ints:

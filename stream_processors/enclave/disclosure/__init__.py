@@ -1,8 +1,8 @@
 """Statistical disclosure control: what may leave the enclave, and as what.
 
-`outputs` says what an output is, `rules` judges each of its rows and rounds, `audit` finds what could be worked out from
-what is published and suppresses more, `history` compares with earlier reports, `release` does it all and keeps the log.
-Pure functions: none reads a file or a clock.
+`outputs` says what an output is, `rules` judges each of its rows and rounds, `audit` finds what could be worked out
+from what is published and suppresses more, `history` compares with earlier reports, `release` does it all and keeps the
+log. Pure functions: none reads a file or a clock.
 """
 
 from stream_processors.enclave.disclosure.history import Snapshot

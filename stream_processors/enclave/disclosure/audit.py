@@ -56,7 +56,10 @@ class _Programme:
         relations: Sequence[Relation],
         policy: Policy,
     ) -> None:
-        limits = [bounds(published[p], policy) if p in published else (0, np.inf) for p in places]
+        shown = {p: bounds(published[p], policy) for p in places if p in published}
+        # Higher than any number that is bounded can get; the solver wants a bound of every one.
+        self._unbounded = sum(hi for _, hi in shown.values()) + 100 * policy.threshold
+        limits = [shown.get(p, (0, self._unbounded)) for p in places]
         self._bounds = Bounds(np.array([lo for lo, _ in limits], float), np.array([hi for _, hi in limits], float))
         entries = [
             (i, at[p], sign)
@@ -70,19 +73,17 @@ class _Programme:
         self._count = len(places)
 
     def interval(self, i: int) -> tuple[int, float]:
+        """The least and the most that a variable can be."""
         least, most = (self._solve(i, sign) for sign in (1.0, -1.0))
-        return round(least), most if math.isinf(most) else round(most)
+        return least, math.inf if most >= self._unbounded else most
 
-    def _solve(self, i: int, sign: float) -> float:
+    def _solve(self, i: int, sign: float) -> int:
         aim = np.zeros(self._count)
         aim[i] = sign
         found = milp(aim, integrality=np.ones(self._count), bounds=self._bounds, constraints=self._equations)
-        if found.status == 3:  # unbounded
-            return math.inf
-        if found.x is None:
-            # Numbers that are true together are feasible, so this is a relation that does not hold: fail closed.
-            raise UnsoundRelationError("numbers that should add up to the same do not")
-        return float(found.x[i])
+        if found.x is None:  # numbers that are true together are feasible
+            raise UnsoundRelationError(f"the audit cannot be solved ({found.message})")
+        return round(float(found.x[i]))
 
 
 class UnsoundRelationError(ValueError):
@@ -128,6 +129,9 @@ def secondary(
     Returns:
         More rows; with them gone, each suppressed number can be anything in an interval of the threshold's width.
     """
+    for r in relations:
+        if sum(true[p] for p in r.left) != sum(true[p] for p in r.right):
+            raise UnsoundRelationError(f"numbers of {r.left[0][0]} and {r.right[0][0]} do not add up to the same")
     gone = set(suppressed)
     shown = {p: v for p, v in published.items() if row_of(p) not in gone}
     while True:
@@ -137,9 +141,10 @@ def secondary(
         bare = [p for p in hidden if found[p][1] - found[p][0] < policy.threshold]
         if not bare:
             return gone - suppressed
-        beside = {q for p in bare for r in involved if p in (*r.left, *r.right) for q in (*r.left, *r.right)}
-        candidates = sorted((true[q], q) for q in beside if q in shown)
+        beside = {(q, p[0]) for p in bare for r in involved if p in (*r.left, *r.right) for q in (*r.left, *r.right)}
+        # The smallest of the same table first: a blank there takes nothing from the others.
+        candidates = sorted((q[0] != of, true[q], q) for q, of in beside if q in shown)
         if not candidates:  # no published number near: cannot be bounded by anything published
             raise UnsoundRelationError("a suppressed number is bounded by nothing that is published")
-        gone.add(row_of(candidates[0][1]))
+        gone.add(row_of(candidates[0][2]))
         shown = {p: v for p, v in shown.items() if row_of(p) not in gone}

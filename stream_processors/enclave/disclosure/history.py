@@ -52,10 +52,7 @@ class Snapshot:
         """
         return cls(
             str(value["at"]),
-            {
-                group: {int(b): int(n) for b, n in buckets.items()}
-                for group, buckets in dict(value["cohort"]).items()
-            },
+            {group: {int(b): int(n) for b, n in buckets.items()} for group, buckets in dict(value["cohort"]).items()},
             {
                 id_: Kept(
                     {tuple(r["key"]): {c: int(n) for c, n in r["numbers"].items()} for r in kept["rows"]},

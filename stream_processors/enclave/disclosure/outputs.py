@@ -47,9 +47,10 @@ class Output:
     cells: a row per cell, with a column per key (text), count and contributor. keys: what names a row, together unique.
     counts: whole numbers that would be published, rounded. contributors: whole numbers that must reach the threshold,
     published only if they are among the counts: persons in the cell, and persons not in it. largest: by count, the
-    column with the sum of its `dominance_n` largest contributions. estimates: rows of numbers from a regression, which
-    fall with the first row of `cells` that does. degrees_of_freedom: of that regression. span: the keys that are the
-    first and the last-but-one month of an interval, if any are: cells of other reports may lie inside them.
+    column with the sum of its `dominance_n` largest contributions. estimates: numbers that are not counts; with the
+    keys of `cells` they fall row by row, without them with the first row that does. degrees_of_freedom: of the
+    regression that the estimates are from, if they are. span: the two keys that are an interval of months, from and
+    up to: rows of other reports may lie inside it.
     """
 
     id: str
@@ -64,6 +65,11 @@ class Output:
     estimates: pl.DataFrame | None = None
     degrees_of_freedom: int | None = None
     span: tuple[str, str] | None = None
+
+    @property
+    def estimates_by_row(self) -> bool:
+        """Whether each row of `cells` has estimates of its own."""
+        return self.estimates is not None and set(self.keys) <= set(self.estimates.columns)
 
     def row_keys(self) -> list[Key]:
         """The key of each row, in order."""

@@ -146,7 +146,8 @@ def _refuse_if_bare(judged: _Judged, rule: str) -> None:
     """Refuse an output whole if too much of it, or anything that an estimate rests on, is blank."""
     rows = judged.output.cells.height
     bare = len(judged.blank) > rules.MOST_SUPPRESSED * rows or not rows
-    if judged.refused_by is None and (bare or (judged.blank and judged.output.estimates is not None)):
+    rests_on_all = judged.output.estimates is not None and not judged.output.estimates_by_row
+    if judged.refused_by is None and (bare or (judged.blank and rests_on_all)):
         judged.refused_by = rule
 
 
@@ -156,6 +157,8 @@ def _suppress_more(judged: Mapping[str, _Judged], relations: Sequence[Relation],
     true: dict[Place, int] = {}
     shown: dict[Place, int] = {}
     for j in judged.values():
+        if not j.output.counts:
+            continue
         cells = j.output.cells.select(j.output.counts)
         rounds = cells.select(rules.rounded(pl.all(), policy.base))
         for key, row, near in zip(j.output.row_keys(), cells.iter_rows(named=True), rounds.iter_rows(named=True),
@@ -210,6 +213,9 @@ def _published(judged: _Judged, policy: Policy) -> Published:
     estimates = output.estimates
     if estimates is not None:
         estimates = estimates.with_columns(pl.col(pl.Float64).round(policy.decimals))
+        if output.estimates_by_row:
+            gone = pl.DataFrame(sorted(judged.blank), schema=dict.fromkeys(output.keys, pl.String), orient="row")
+            estimates = estimates.join(gone, on=output.keys, how="anti", maintain_order="left")
     return Published(output.id, output.title, cells, estimates)
 
 

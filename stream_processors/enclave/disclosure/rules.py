@@ -35,7 +35,7 @@ def statistic(output: Output) -> Check:
 def degrees_of_freedom(output: Output, policy: Policy) -> Check:
     """Whether a regression has enough of them."""
     found = output.degrees_of_freedom
-    short = output.estimates is not None and (found is None or found < policy.degrees_of_freedom)
+    short = found is not None and found < policy.degrees_of_freedom
     return Check("degrees of freedom", int(short), f"a regression leaves {policy.degrees_of_freedom} at least")
 
 

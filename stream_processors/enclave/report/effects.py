@@ -21,7 +21,7 @@ import statsmodels.api as sm
 from stream_processors.enclave.report.panel import Panel
 
 Floats = npt.NDArray[np.float64]
-_COEFFICIENTS = 4
+COEFFICIENTS = 4
 _INTERACTION = 3
 
 
@@ -38,7 +38,7 @@ class Ratio:
     @property
     def degrees_of_freedom(self) -> int:
         """Families less coefficients: the clusters are what is independent."""
-        return self.families - _COEFFICIENTS
+        return self.families - COEFFICIENTS
 
     def covers(self, truth: float) -> bool:
         """Whether the interval holds it."""
@@ -67,9 +67,8 @@ def ratio_of_ratios(panel: Panel, weights: Floats | None = None, confidence: flo
     start = np.array([log[0], log[2] - log[0], log[1] - log[0], log[3] - log[2] - log[1] + log[0]])
     both = panel.participant & panel.after
     design = np.column_stack([np.ones(len(cell)), panel.participant, panel.after, both]).astype(np.float64)
-    family, groups = np.unique(panel.family, return_inverse=True)
     model = sm.GLM(panel.events, design, family=sm.families.Poisson(), offset=np.log(panel.exposure))
-    fit = model.fit(start_params=start, cov_type="cluster", cov_kwds={"groups": groups})
+    fit = model.fit(start_params=start, cov_type="cluster", cov_kwds={"groups": panel.family})
     found, error = float(fit.params[_INTERACTION]), float(fit.bse[_INTERACTION])
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return Ratio(math.exp(found), math.exp(found - z * error), math.exp(found + z * error), error, len(family))
+    return Ratio(math.exp(found), math.exp(found - z * error), math.exp(found + z * error), error, panel.families)

@@ -45,7 +45,7 @@ NAMES = {
     "teenager": "A child of 13 to 17",
 }
 FAMILIES = f"""
-SELECT family, bool_or(participant) AS participant, min(start) AS start, mode(area) AS area,
+SELECT family, bool_or(participant) AS participant, min(start) AS start, min(area) AS area,
        count(*)::INTEGER AS persons, {", ".join(f"coalesce({sql}, false) AS {name}" for name, sql in _TRAITS.items())}
 FROM (SELECT *, start // 12 - born AS age FROM cohort)
 GROUP BY family ORDER BY family"""

@@ -17,6 +17,7 @@ class Outcome:
     table, month: where it stands; for spells `start_month` and `end_month` count. value: SQL of what one row adds.
     where: SQL of the rows that count. ages: from and up to, in whole years. measure: what a rate is, after scaling by
     `per`. better: whether fewer or more is what the programme hopes for. asks: the question, in words.
+    part_of: the outcome of which this one's things are some.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Outcome:
     value: str = "1"
     where: str = "true"
     asks: str = ""
+    part_of: str = ""
 
 
 A_YEAR = 12_000.0
@@ -64,7 +66,7 @@ OUTCOMES: tuple[Outcome, ...] = (
         "custody", "Custody", "offence", "events",
         "offences that led to custody per 1,000 people aged 10 or over a year", A_YEAR, "fewer",
         "people aged 10 or over", (10, 120), month="offence_month", where="disposal_rank = 1",
-        asks="Did fewer offences end in custody?",
+        asks="Did fewer offences end in custody?", part_of="offences",
     ),
     Outcome(
         "benefits", "Out-of-work benefits", "benefit", "months",
@@ -85,6 +87,7 @@ OUTCOMES: tuple[Outcome, ...] = (
         "looked_after", "Children looked after", "safeguarding", "events",
         "episodes of care started per 1,000 children a year", A_YEAR, "fewer", "children under 18",
         (0, 18), month="start_month", where="episode = 'LAC'", asks="Were fewer children taken into care?",
+        part_of="safeguarding",
     ),
     Outcome(
         "contacts", "Health services", "contact", "events",

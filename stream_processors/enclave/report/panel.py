@@ -12,6 +12,7 @@ things outside that do not count. School data come by school year: a year counts
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +28,29 @@ SCHOOL_GRAIN = 12
 """Months: school data come by year."""
 
 
+EARLIER = -12
+"""Month from the start that parts the time before it in two."""
+
+
 @dataclass(frozen=True)
 class Panel:
-    """One row per family, group and period, of families at risk in it; events and exposure (months, sessions, years)."""
+    """One row per family, group and period, of families at risk in it; events and exposure (months, sessions, years).
+
+    family: as in the table `cohort`.
+    """
 
     family: npt.NDArray[np.int64]
     participant: npt.NDArray[np.bool_]
     after: npt.NDArray[np.bool_]
     events: npt.NDArray[np.float64]
     exposure: npt.NDArray[np.float64]
+
+    @property
+    def families(self) -> int:
+        """How many there are."""
+        seen = np.zeros(self.family.max(initial=0) + 1, bool)
+        seen[self.family] = True
+        return int(seen.sum())
 
     def of(self, keep: npt.NDArray[np.bool_]) -> Panel:
         """Some of the rows."""
@@ -45,56 +60,88 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """One outcome, ready to be counted: the SQL of `things` and `stays`, and the months that its data cover.
+class Families:
+    """One row per family and group; events and exposure have a column for each of three stretches of months.
 
-    window: first month from the start, and the one after the last.
+    The stretches are those before `EARLIER`, from it to the start, and from the start.
+    """
+
+    family: npt.NDArray[np.int64]
+    participant: npt.NDArray[np.bool_]
+    events: npt.NDArray[np.float64]
+    exposure: npt.NDArray[np.float64]
+
+    def panel(self, before: slice, after: slice) -> Panel:
+        """Two periods made of some of the stretches."""
+        events, exposure = (
+            np.concatenate([of[:, period].sum(axis=1) for period in (before, after)])
+            for of in (self.events, self.exposure)
+        )
+        n = len(self.family)
+        every = Panel(np.tile(self.family, 2), np.tile(self.participant, 2), np.arange(2 * n) >= n, events, exposure)
+        return every.of(exposure > 0)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One outcome, ready to be counted: the temporary tables `things` and `stays` hold it, until the next one.
+
+    window: first month from the start, and the one after the last. sql: what made the tables, as common expressions.
     """
 
     outcome: Outcome
-    covered: tuple[int, int]
     window: tuple[int, int]
     sql: str
 
 
 def counted(source: Source, outcome: Outcome, design: Design) -> Counted:
-    """Find out what the data cover, and write the SQL for it."""
+    """Find out what the data cover, and make `things` and `stays`."""
     first, last = _covered(source, outcome)
     if outcome.kind in ("sessions", "school years"):
-        years = (design.before + SCHOOL_GRAIN, design.after)
-        window = (-years[0], years[1])
+        window = (-(design.before + SCHOOL_GRAIN), design.after)
         make = _sessions if outcome.kind == "sessions" else _school_years
-        return Counted(outcome, (first, last), window, make(outcome, window, first, last))
-    window = (-design.before, design.after)
-    make_things = _spells if outcome.kind == "months" else _events
-    return Counted(outcome, (first, last), window, _at_risk(outcome, window, first, last) + make_things(outcome, last))
+        sql = make(outcome, window, first, last)
+    else:
+        window = (-design.before, design.after)
+        make_things = _spells if outcome.kind == "months" else _events
+        sql = _at_risk(outcome, window, first, last) + make_things(outcome, last)
+    for table in ("things", "stays"):
+        rows = f"{sql} SELECT person, family, participant, since, till, n FROM {table}"
+        source.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {rows}")
+    return Counted(outcome, window, sql)
 
 
-def families(source: Source, counted: Counted, split: int = 0) -> tuple[Panel, str]:
-    """Events and exposure per family, group and period, and the query; after is from month `split` on."""
-    query = f"""{counted.sql},
-sums AS (
-    SELECT family, participant, t >= 0 AS after, sum(events) AS events, sum(exposure) AS exposure FROM (
-        SELECT family, participant, unnest([-1, 0]) AS t, 0 AS exposure, n * unnest([
-            greatest(0, least(till, {split}) - since), greatest(0, till - greatest(since, {split}))]) AS events
-        FROM things
-        UNION ALL
-        SELECT family, participant, unnest([-1, 0]), n * unnest([
-            greatest(0, least(till, {split}) - since), greatest(0, till - greatest(since, {split}))]), 0
-        FROM stays
-    ) GROUP BY ALL
-)
-SELECT family, participant, after, events::DOUBLE AS events, exposure::DOUBLE AS exposure
-FROM sums WHERE exposure > 0 ORDER BY ALL"""
-    found = source.frame(query)
-    panel = Panel(
-        found["family"].cast(pl.Int64).to_numpy(),
-        found["participant"].to_numpy(),
-        found["after"].to_numpy(),
-        found["events"].to_numpy(),
-        found["exposure"].to_numpy(),
+def _run(source: Source, counted: Counted, more: str) -> tuple[pl.DataFrame, str]:
+    """The rows that common expressions and a query over `things` and `stays` give, and the whole query."""
+    return source.frame(f"WITH {more}"), f"{counted.sql},\n{more}"
+
+
+def families(source: Source, counted: Counted) -> tuple[Families, str]:
+    """Events and exposure per family and group, and the query."""
+    cuts = (counted.window[0], EARLIER, 0, counted.window[1])
+    stretches = list(enumerate(pairwise(cuts)))
+
+    def sums(name: str) -> str:
+        return ", ".join(
+            f"sum(n * greatest(0, least(till, {high}) - greatest(since, {low})))::DOUBLE AS {name}{i}"
+            for i, (low, high) in stretches
+        )
+
+    found, query = _run(
+        source,
+        counted,
+        f"""at_risk AS (SELECT family, participant, {sums("exposure")} FROM stays GROUP BY ALL),
+happened AS (SELECT family, participant, {sums("events")} FROM things GROUP BY ALL)
+SELECT family, participant, {", ".join(f"coalesce(events{i}, 0) AS events{i}" for i, _ in stretches)},
+       {", ".join(f"exposure{i}" for i, _ in stretches)}
+FROM at_risk LEFT JOIN happened USING (family, participant) ORDER BY family, participant""",
     )
-    return panel, query
+
+    def columns(name: str) -> npt.NDArray[np.float64]:
+        return found.select(f"{name}{i}" for i, _ in stretches).to_numpy()
+
+    family = found["family"].cast(pl.Int64).to_numpy()
+    return Families(family, found["participant"].to_numpy(), columns("events"), columns("exposure")), query
 
 
 def series(source: Source, counted: Counted, grain: int, largest: int) -> tuple[pl.DataFrame, str]:
@@ -104,8 +151,10 @@ def series(source: Source, counted: Counted, grain: int, largest: int) -> tuple[
     persons_without, largest (events of the `largest` persons with most of them).
     """
     low, high = counted.window
-    query = f"""{counted.sql},
-bins AS (SELECT range AS low, range + {grain} AS high FROM range({low}, {high}, {grain})),
+    return _run(
+        source,
+        counted,
+        f"""bins AS (SELECT range AS low, range + {grain} AS high FROM range({low}, {high}, {grain})),
 each_person AS (
     SELECT participant, low, person, sum(n * (least(till, high) - greatest(since, low))) AS n
     FROM things JOIN bins ON since < high AND till > low GROUP BY ALL HAVING n > 0
@@ -124,8 +173,8 @@ SELECT if(participant, 'participant', 'comparison') AS "group", low::VARCHAR AS 
        coalesce(events, 0)::BIGINT AS events, exposure::BIGINT AS exposure, coalesce(persons, 0)::BIGINT AS persons,
        persons_at_risk::BIGINT AS persons_at_risk,
        (persons_at_risk - coalesce(persons, 0))::BIGINT AS persons_without, coalesce(largest, 0)::BIGINT AS largest
-FROM risk LEFT JOIN seen USING (participant, low) ORDER BY 1 DESC, low"""
-    return source.frame(query), query
+FROM risk LEFT JOIN seen USING (participant, low) ORDER BY 1 DESC, low""",
+    )
 
 
 def _month(column: str) -> str:
