@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,11 @@ class Written:
 
     def as_json(self) -> dict[str, Any]:
         """What was published of each outcome, and what was refused."""
-        estimates = {}
+        estimates: dict[str, dict[str, Any]] = {}
         for f in self.report.findings:
             kinds = {"effect": f.effect, "matched": f.matched, "earlier": f.earlier}
-            estimates[f.outcome.name] = {
-                "verdict": f.verdict,
-                **{
-                    k: None if e is None else {"ratio": e.ratio, "low": e.low, "high": e.high} for k, e in kinds.items()
-                },
-            }
+            numbers = {kind: None if e is None else asdict(e) for kind, e in kinds.items()}
+            estimates[f.outcome.name] = {"verdict": f.verdict, **numbers}
         refused = {e.id: e.refused_by for e in self.report.release.log if e.refused_by is not None}
         return {
             "page": str(self.page),
@@ -59,7 +55,8 @@ def write_report(folder: Path, to: Path, memory_mb: int = 2048, now: datetime | 
 
 def show(written: Written, console: Console) -> None:
     """The estimates as a table, what was refused, and where the page lies."""
-    table = Table("outcome", "change", "95% interval", "matched", "before the start", title="Participants, against what would have been")  # fmt: skip
+    title = "Participants, against what would have been"
+    table = Table("outcome", "change", "95% interval", "matched", "before the start", title=title)
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for f in written.report.findings:
