@@ -14,6 +14,7 @@ from infra.commands.demo import demo
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
 from infra.commands.evaluate import evaluate_app
+from infra.commands.evaluate_effects import effects
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
@@ -42,6 +43,7 @@ app.add_typer(enclave_app, name="enclave")
 app.command()(scan)
 app.command()(demo)
 app.command()(bench)
+evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")
 
 

@@ -48,7 +48,7 @@ def write_report(folder: Path, to: Path, memory_mb: int = 2048, now: datetime | 
         audit.UnsoundRelationError: numbers that should add up do not; nothing is written.
     """
     before = write.earlier(to)
-    at = f"{now or datetime.now(UTC):%-d %B %Y, %H:%M UTC}"
+    at = f"{now or datetime.now(UTC):%B %Y}"
     report = build.build(folder, at, before, memory_mb)
     return Written(report, write.write(report, before, to))
 

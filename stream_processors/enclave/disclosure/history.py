@@ -18,10 +18,14 @@ BUCKETS = 4096
 
 @dataclass(frozen=True)
 class Kept:
-    """Released rows of one output: numbers (counts and contributors) by key, and which keys are an interval."""
+    """Released rows of one output: numbers (counts and contributors) by key, and which keys are an interval.
+
+    estimates: as published, so no secret; text, to compare.
+    """
 
     rows: Mapping[Key, Mapping[str, int]]
     span: tuple[int, int] | None
+    estimates: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,11 @@ class Snapshot:
             "at": self.at,
             "cohort": {group: {str(b): n for b, n in buckets.items()} for group, buckets in self.cohort.items()},
             "outputs": {
-                id_: {"span": kept.span, "rows": [{"key": list(k), "numbers": dict(n)} for k, n in kept.rows.items()]}
+                id_: {
+                    "span": kept.span,
+                    "rows": [{"key": list(k), "numbers": dict(n)} for k, n in kept.rows.items()],
+                    "estimates": kept.estimates,
+                }
                 for id_, kept in self.outputs.items()
             },
         }
@@ -57,14 +65,15 @@ class Snapshot:
                 id_: Kept(
                     {tuple(r["key"]): {c: int(n) for c, n in r["numbers"].items()} for r in kept["rows"]},
                     None if kept["span"] is None else (int(kept["span"][0]), int(kept["span"][1])),
+                    str(kept["estimates"]),
                 )
                 for id_, kept in dict(value["outputs"]).items()
             },
         )
 
 
-def kept_of(output: Output, without: set[Key]) -> Kept:
-    """The rows of an output that are released, as they are kept."""
+def kept_of(output: Output, without: set[Key], estimates: str = "") -> Kept:
+    """The rows of an output that are released, as they are kept; `estimates` as they are published."""
     columns = list(dict.fromkeys((*output.counts, *output.contributors)))
     numbers = output.cells.select(columns).iter_rows()
     rows = {
@@ -75,7 +84,7 @@ def kept_of(output: Output, without: set[Key]) -> Kept:
     span = None
     if output.span:
         span = output.keys.index(output.span[0]), output.keys.index(output.span[1])
-    return Kept(rows, span)
+    return Kept(rows, span, estimates)
 
 
 def moved(earlier: Snapshot, now: Mapping[str, Mapping[int, int]]) -> int:
@@ -88,17 +97,20 @@ def moved(earlier: Snapshot, now: Mapping[str, Mapping[int, int]]) -> int:
     )
 
 
-def too_close(earlier: Kept, now: Kept, few_moved: bool, policy: Policy) -> int:
+def too_close(earlier: Kept, now: Kept, people_moved: int, policy: Policy) -> int:
     """Rows whose numbers differ from an earlier report's, but by less than the threshold.
 
-    Where few people moved (`few_moved`), any difference is theirs, however large: one person may have many sessions.
+    Where few people moved, any difference is theirs, however large: one person may have many sessions. So is any
+    difference of estimates, and where nobody moved and no count differs it is that of few records.
     Rows that are intervals of months are also compared with the earlier report's rows inside them, and the other way.
     """
-    bad = 0
+    bad, apart = 0, people_moved >= policy.threshold
+    few_moved = 0 < people_moved < policy.threshold
     for one, other in (*_pairs(earlier, now), *_nested(earlier, now), *_nested(now, earlier)):
         differences = [abs(one[c] - other[c]) for c in one.keys() & other.keys()]
         bad += any(0 < d < policy.threshold or (few_moved and d > 0) for d in differences)
-    return bad
+        apart |= any(differences)
+    return bad + (earlier.estimates != now.estimates and (few_moved or not apart))
 
 
 def _pairs(earlier: Kept, now: Kept) -> Iterator[tuple[Mapping[str, int], Mapping[str, int]]]:

@@ -112,7 +112,11 @@ def release(
     _suppress_more(judged, relations, policy)
     _compare(judged, earlier, cohort, policy)
     published = {j.output.id: _published(j, policy) for j in judged.values() if j.refused_by is None}
-    kept = {j.output.id: history.kept_of(j.output, j.blank) for j in judged.values() if j.refused_by is None}
+    kept = {
+        j.output.id: history.kept_of(j.output, j.blank, _estimates_text(j, policy))
+        for j in judged.values()
+        if j.refused_by is None
+    }
     return Release(published, tuple(_entry(j) for j in judged.values()), Snapshot(at, cohort, kept))
 
 
@@ -190,13 +194,13 @@ def _compare(
     policy: Policy,
 ) -> None:
     """Refuse what differs too little from what an earlier report released."""
-    few = [0 < history.moved(snapshot, cohort) < policy.threshold for snapshot in earlier]
+    moved = [history.moved(snapshot, cohort) for snapshot in earlier]
     for j in judged.values():
-        now = history.kept_of(j.output, _all_blank(j))
+        now = history.kept_of(j.output, _all_blank(j), _estimates_text(j, policy))
         close = 0
-        for snapshot, few_moved in zip(earlier, few, strict=True):
+        for snapshot, people_moved in zip(earlier, moved, strict=True):
             if j.output.id in snapshot.outputs:
-                close += history.too_close(snapshot.outputs[j.output.id], now, few_moved, policy)
+                close += history.too_close(snapshot.outputs[j.output.id], now, people_moved, policy)
         says = f"against {len(earlier)} earlier reports: unchanged, or changed by {policy.threshold} or more"
         j.checks.append(Check("differencing", close, says))
         if close and j.refused_by is None:
@@ -210,13 +214,24 @@ def _published(judged: _Judged, policy: Policy) -> Published:
         *output.keys,
         *(pl.when(~pl.col("blank")).then(rules.rounded(pl.col(c), policy.base)).alias(c) for c in output.counts),
     )
-    estimates = output.estimates
-    if estimates is not None:
-        estimates = estimates.with_columns(pl.col(pl.Float64).round(policy.decimals))
-        if output.estimates_by_row:
-            gone = pl.DataFrame(sorted(judged.blank), schema=dict.fromkeys(output.keys, pl.String), orient="row")
-            estimates = estimates.join(gone, on=output.keys, how="anti", maintain_order="left")
-    return Published(output.id, output.title, cells, estimates)
+    return Published(output.id, output.title, cells, _estimates(judged, policy))
+
+
+def _estimates(judged: _Judged, policy: Policy) -> pl.DataFrame | None:
+    """Estimates as they are published: rounded, and without those of blank rows."""
+    output = judged.output
+    if output.estimates is None:
+        return None
+    estimates = output.estimates.with_columns(pl.col(pl.Float64).round(policy.decimals))
+    if output.estimates_by_row:
+        gone = pl.DataFrame(sorted(judged.blank), schema=dict.fromkeys(output.keys, pl.String), orient="row")
+        estimates = estimates.join(gone, on=output.keys, how="anti", maintain_order="left")
+    return estimates
+
+
+def _estimates_text(judged: _Judged, policy: Policy) -> str:
+    estimates = _estimates(judged, policy)
+    return "" if estimates is None else estimates.write_csv()
 
 
 def _entry(judged: _Judged) -> LogEntry:
