@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stream_processors.enclave.report import build, write
+from stream_processors.enclave.report import build, narrate, write
 from stream_processors.enclave.report.build import Report
 
 
@@ -63,9 +63,9 @@ def show(written: Written, console: Console) -> None:
         if f.effect is None:
             table.add_row(f.outcome.title, "withheld", "", "", "")
             continue
-        checks = ("withheld" if e is None else f"{e.ratio - 1:+.0%}" for e in (f.matched, f.earlier))
-        interval = f"{f.effect.low - 1:+.0%} to {f.effect.high - 1:+.0%}"
-        table.add_row(f.outcome.title, f"{f.effect.ratio - 1:+.0%}", interval, *checks)
+        checks = ("withheld" if e is None else narrate.change(e.ratio) for e in (f.matched, f.earlier))
+        interval = f"{narrate.change(f.effect.low)} to {narrate.change(f.effect.high)}"
+        table.add_row(f.outcome.title, narrate.change(f.effect.ratio), interval, *checks)
     console.print(table)
     log = written.report.release.log
     refused = [e for e in log if e.status == "refused"]

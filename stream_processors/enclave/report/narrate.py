@@ -86,18 +86,19 @@ class Finding:
     @property
     def sentence(self) -> str:
         """One sentence."""
-        e, name = self.effect, self.outcome.title.lower()
+        e = self.effect
         if e is None:
             return f"Nothing may be said: {self.refused}."
-        between = f"95% interval: {_change(e.low)} to {_change(e.high)}"
+        between = f"95% interval: {change(e.low)} to {change(e.high)}"
         if not e.different:
             return f"No difference was seen that chance could not explain ({between})."
         way = "lower" if e.ratio < 1 else "higher"
-        return f"Among participants, {name} was {abs(1 - e.ratio):.0%} {way} than it would have been ({between})."
+        return f"Among participants the rate was {abs(1 - e.ratio):.0%} {way} than it would have been ({between})."
 
 
-def _change(ratio: float) -> str:
-    return f"{ratio - 1:+.0%}".replace("-", "−")
+def change(ratio: float) -> str:
+    """A ratio as a change in percent."""
+    return "0%" if round(ratio, 2) == 1 else f"{ratio - 1:+.0%}".replace("-", "−")
 
 
 def findings(release: Release) -> list[Finding]:

@@ -29,7 +29,7 @@ def render(report: Report) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"count": _count, "percent": _percent, "number": _number, "change": _change}
+    environment.filters |= {"count": _count, "percent": _percent, "number": _number, "change": narrate.change}
     return environment.get_template("page.html.j2").render(_model(report))
 
 
@@ -122,8 +122,3 @@ def _number(value: float | None) -> Markup:
     if value is None:
         return Markup('<span class="withheld">withheld</span>')
     return Markup(f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}")  # noqa: S704
-
-
-def _change(ratio: float) -> str:
-    """A ratio as a change in percent."""
-    return "0%" if round(ratio, 2) == 1 else f"{ratio - 1:+.0%}".replace("-", "−")
