@@ -53,6 +53,13 @@ def write_report(folder: Path, to: Path, memory_mb: int = 2048, now: datetime | 
     return Written(report, write.write(report, before, to))
 
 
+def report_and_show(folder: Path, to: Path, console: Console) -> Written:
+    """Make the report and print the estimates and where it lies: what `lethe demo` ends with. Raises as it does."""
+    written = write_report(folder, to)
+    show(written, console)
+    return written
+
+
 def show(written: Written, console: Console) -> None:
     """The estimates as a table, what was refused, and where the page lies."""
     title = "Participants, against what would have been"
