@@ -11,6 +11,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
 from infra.commands.demo import demo
+from infra.commands.dictionary import dictionary
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
 from infra.commands.evaluate import evaluate_app
@@ -18,6 +19,7 @@ from infra.commands.evaluate_effects import effects
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
 from infra.commands.publish import publish
+from infra.commands.risk import risk
 from infra.commands.run import run
 from infra.commands.scan import scan
 from infra.commands.simulate import simulate
@@ -40,6 +42,8 @@ app.command()(publish)
 app.command()(run)
 enclave_app.command()(report)
 app.add_typer(enclave_app, name="enclave")
+app.command()(dictionary)
+app.command()(risk)
 app.command()(scan)
 app.command()(demo)
 app.command()(bench)

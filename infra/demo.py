@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from stream_processors.areas import load_areas
 from stream_processors.link import last_claims
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs
+from stream_processors.runtime.partition import partition_of
 from stream_processors.topology import NAMES
 
 FEBRL_COUNCIL, FEBRL_DEPARTMENT = "council-febrl", "health"
@@ -55,7 +57,8 @@ class DemoFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Report:
-    """What the demo found; `differences` is empty when topic and oracle agree."""
+    """What the demo found; `differences` is empty when topic and oracle agree. `enclave`: its file, and rows by
+    table."""
 
     control_totals: list[dict[str, Any]]
     outcomes: dict[str, dict[str, int]]
@@ -65,6 +68,7 @@ class Report:
     seconds: dict[str, float]
     records_per_second: float
     differences: list[str]
+    enclave: dict[str, Any]
 
 
 def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
@@ -102,7 +106,7 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
             _wait(settings, workers, console)
             seconds["febrl4"] = time.monotonic() - t1
             published = sum(t.published for t in totals)
-            report = _report(settings, files, totals, seconds, published, t0)
+            report = _report(settings, home, files, totals, seconds, published, t0)
         finally:
             _stop(workers)
     seconds["in all"] = time.monotonic() - began
@@ -188,6 +192,7 @@ def live_records(settings: Settings) -> dict[str, dict[str, Sequence[Mapping[str
 
 def _report(
     settings: Settings,
+    home: Path,
     files: Path,
     totals: list[Totals],
     seconds: dict[str, float],
@@ -200,10 +205,15 @@ def _report(
     records = live_records(settings)
     areas = load_areas(settings.postcodes) if settings.postcodes else load_areas()
     research = read_key(research_key(settings))
-    expected = oracle.research(records, key, research, load_catalogue(), areas.by_postcode)
+    k, home_of = settings.k_anonymity, partial(partition_of, count=settings.partitions)
+    widen = oracle.Widen(k, home_of, areas.wider) if k > 1 else None
+    expected = oracle.research(records, key, research, load_catalogue(), areas.by_postcode, widen=widen)
     seconds["oracle"] = time.monotonic() - t0
     got = _decoded(table(settings, "research.person"), _RESEARCH)
     differences = oracle.equal(expected, got)
+    enclave = _enclave(settings, home, seconds)
+    if enclave["rows"]["persons"] != len(got):
+        differences.append("the enclave holds another number of persons than the topic")
     links = _links(settings)
     outcomes: dict[str, Counter[str]] = {}
     for link in links.values():
@@ -225,7 +235,23 @@ def _report(
         seconds,
         published / flow_s,
         differences,
+        enclave,
     )
+
+
+def _enclave(settings: Settings, home: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    """What a researcher does: the topic as tables."""
+    from stream_processors.enclave.store import FILE
+    from stream_processors.enclave.sync import Options, Round, sync
+
+    rounds: list[Round] = []
+    registry = Registry(settings.registry)
+    try:
+        sync(settings, home / "enclave", registry, Options(name="demo", parquet=True), rounds.append)
+    finally:
+        registry.close()
+    seconds["enclave sync"] = rounds[-1].seconds
+    return {"file": str(home / "enclave" / FILE), "rows": dict(rounds[-1].rows)}
 
 
 def _decoded(rows: Mapping[bytes, bytes], contract: contracts.Contract) -> dict[str, dict[str, Any]]:
@@ -318,6 +344,8 @@ def _print(report: Report, console: Console) -> None:
     console.print(
         f"{report.research_records:,} research records; {report.records_per_second:,.0f} records a second end to end"
     )
+    tables = ", ".join(f"{n:,} {name}" for name, n in report.enclave["rows"].items())
+    console.print(f"[bold]enclave[/] {tables}: {report.enclave['file']}", highlight=False, soft_wrap=True)
     if report.differences:
         console.print(f"[bold red]{len(report.differences)} differences from the oracle[/]")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import sys
 from typing import NoReturn
@@ -18,6 +19,14 @@ def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
     """Print the message and end with the code."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
+
+
+def need_enclave() -> None:
+    """End the command if the libraries of the extra `enclave` are not installed; no processor needs them."""
+    if importlib.util.find_spec("duckdb") is None:
+        fail(
+            "this needs the enclave's libraries, which are not installed; `pip install 'lethe[enclave]'` installs them"
+        )
 
 
 def end_tidily_on_sigterm() -> None:

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     postcodes: Path | None = Field(
         default=None, description="postcode directory (ONSPD, CSV) to find areas by; by default a sample of one borough"
     )
+    k_anonymity: int = Field(
+        default=0, ge=0, description="publish widens areas until so many people share birth year and sex, too; 0: never"
+    )
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")

@@ -58,6 +58,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             registry,
             settings.partitions,
             settings.postcodes,
+            settings.k_anonymity,
         )
         processor = build(name, context)
         with Instance.claim(settings.state, name, number) as mine:

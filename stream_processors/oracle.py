@@ -65,6 +65,16 @@ class Oracle:
 
 
 @dataclass(frozen=True)
+class Widen:
+    """How areas are widened: fewest people of a partition that may share birth year, sex and area; partition of a
+    person; LSOA, MSOA and local authority by LSOA."""
+
+    k: int
+    partition: Callable[[str], int]
+    wider: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
 class _Subject:
     """A person as one supplier knows them. `born`: date of birth without default dates. `postcode`: clean.
     `tokens`: by match key. `blocks`: by pass.
@@ -93,10 +103,11 @@ def research(
     catalogue: Catalogue,
     areas: Mapping[str, str],
     epoch: int = 1,
+    widen: Widen | None = None,
 ) -> Oracle:
     """The research records of live supplier records, and the links that make them.
 
-    `areas`: LSOA by clean postcode.
+    `areas`: LSOA by clean postcode. `widen`: how areas are widened, if they are.
     """
     subjects = _subjects(records, token_key, catalogue, epoch)
     links = _link(subjects, catalogue)
@@ -120,6 +131,7 @@ def research(
     ids = _pseudonyms(ResearchIds(research_key).person, spine)
     families = _pseudonyms(ResearchIds(research_key).family, {s.family_ref for s in subjects if s.family_ref})
     persons: dict[str, dict[str, Any]] = {}
+    homes: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for person, of in spine.items():
         facts_of = _person_facts(of, families, areas)
         start = facts_of["programme_start_month"]
@@ -128,6 +140,11 @@ def research(
             for name, items in events[person].items()
         }
         persons[ids[person]] = {"person_id": ids[person], **facts_of, **arrays}
+        if widen:
+            homes[widen.partition(person)].append(persons[ids[person]])
+    if widen:
+        for members in homes.values():
+            widen_areas(members, widen)
     return Oracle(persons, links, {(s.supplier, s.id): s.ref for s in subjects})
 
 
@@ -336,6 +353,43 @@ def _persons(cohort: Sequence[_Subject], catalogue: Catalogue) -> dict[str, str]
                 for token in s.tokens.items():
                     reached += [n for n in neighbours.pop(token, ()) if n.ref not in person_of]
     return person_of
+
+
+# Areas ---------------------------------------------------------------------------------------------------------------
+
+
+def widen_areas(people: Sequence[dict[str, Any]], widen: Widen) -> None:
+    """Set the areas of the people of one partition so that k of them share birth year, sex and area, or have none of
+    them."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    steps: dict[str, Sequence[str]] = {}
+    for row in people:
+        steps[row["area"]] = widen.wider.get(row["area"], (row["area"],) * 3)
+        groups[row["birth_year"], row["sex"], steps[row["area"]][2]].append(row)
+    for group in groups.values():
+        step = {row["area"]: 0 for row in group}
+
+        def sizes(step: Mapping[str, int] = step, group: Sequence[Row] = group) -> Counter[tuple[int, str]]:
+            return Counter((step[row["area"]], steps[row["area"]][step[row["area"]]]) for row in group)
+
+        for at in (0, 1):
+            found = sizes()
+            for area in step:
+                if step[area] == at and found[at, steps[area][at]] < widen.k:
+                    step[area] = at + 1
+        while 0 < sum(n for (at, _), n in sizes().items() if at == 2) < widen.k:
+            others = sorted((n, code, at) for (at, code), n in sizes().items() if at < 2)
+            if not others:
+                step = dict.fromkeys(step, 3)
+                break
+            _, code, at = others[0]
+            step.update({area: 2 for area in step if step[area] == at and steps[area][at] == code})
+        for row in group:
+            at = step[row["area"]]
+            if at == 3:
+                row.update(birth_year=None, sex=None, area=None)
+            else:
+                row["area"] = steps[row["area"]][at]
 
 
 # Generalisation ------------------------------------------------------------------------------------------------------

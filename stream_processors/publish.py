@@ -1,16 +1,14 @@
 """publish: one de-identified record per person, behind a guard that refuses what is not allowed by name, type and
 domain.
 
-A person's contributions are kept as encoded items of the research record. An Avro array is a count, its items and a
-zero (Avro 1.12 specification, "Complex types"), so the record is spliced from bytes: nothing stored is decoded again.
+A person's contributions are kept as encoded items of the research record, which is spliced from them
+(`stream_processors/splice.py`): nothing stored is decoded again.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 
 import msgpack
@@ -20,7 +18,6 @@ import pyarrow.compute as pc
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, decode_each, encode
-from schemas.contracts import Contract
 from schemas.registry import SchemaIds
 from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
@@ -30,58 +27,46 @@ from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
+from stream_processors.splice import (
+    DATASETS,
+    FACTS,
+    HEAD_BYTES,
+    HEADER,
+    HEADER_KEY,
+    ITEMS,
+    NOT_RECORDS,
+    PLACE_KEY,
+    QUASI,
+    STORED_FACTS,
+    check_order,
+    month_numbers,
+    splice,
+    when,
+)
+from stream_processors.widen import CELLS, LEVELS, Place, Widening
 
 PUBLISH = Declaration(
     name="publish",
     by="person",
     reads=("linkage.contribution",),
     writes=("research.person", "governance.quarantine"),
-    keeps=(Table("persons", "true"), Table("published", "said")),
+    keeps=(Table("persons", "true"), Table(CELLS, "true"), Table(LEVELS, "true"), Table("published", "said")),
 )
 _CONTRIBUTION = contracts.contract("linkage/contribution")
 _RESEARCH = contracts.contract("research/person")
 _QUARANTINED = contracts.contract("governance/quarantine")
 _PERSON = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
-_FACTS = b"\x00"
-_HEADER_KEY = b"head"  # no record reference: those are 32 hex digits
-# A stored item: its dataset in one byte, the number of its month in three, the encoded item without
-# `months_from_start`, which follows from the person's start. The stored head: the start's number, the encoded head.
-_MONTH_AT, _MONTH_BYTES = 1, 3
-_HEAD_BYTES = _MONTH_AT + _MONTH_BYTES
-_DERIVED = "months_from_start"
-MOST_MONTHS = 1200
-"""Further than this from the start, a month stands for a date that is wrong: its distance is missing."""
-
-
-def _sub_contract(name: str, record: dict[str, object]) -> Contract:
-    return Contract(name, json.dumps({"namespace": _RESEARCH.json["namespace"], **record}))
-
-
-_ARRAYS = [f for f in _RESEARCH.json["fields"] if isinstance(f["type"], dict) and f["type"]["type"] == "array"]
-_DATASETS = [f["name"] for f in _ARRAYS]
-_ITEMS = {
-    f["name"]: _sub_contract(
-        "research/person",
-        {**f["type"]["items"], "fields": [i for i in f["type"]["items"]["fields"] if i["name"] != _DERIVED]},
-    )
-    for f in _ARRAYS
-}
-_HEADER = _sub_contract(
-    "research/person",
-    {**_RESEARCH.json, "fields": [f for f in _RESEARCH.json["fields"] if f["name"] not in _DATASETS]},
-)
-_STORED_FACTS = _sub_contract(
-    "linkage/contribution", _CONTRIBUTION.json["fields"][3]["type"][1] | {"namespace": "lethe.linkage"}
-)
+_WIDENED_TO = b"k"  # in both kinds of state: the k that was followed
 
 
 class Publish:
     """Holds after: a person is in `research.person` exactly if a live cohort record contributes to it, as `compose`
     has it.
 
-    State: `persons` (person to its contributions, encoded for the research record), `published` (person to a digest of
-    the value that was published).
+    State: `persons` (person to its contributions, encoded for the research record), `cells` and `levels` (who lives
+    where, and how wide each area is, where areas are widened), `published` (person to a digest of the value that was
+    published).
     """
 
     declaration = PUBLISH
@@ -93,24 +78,22 @@ class Publish:
         partitions: int,
         areas: Areas,
         as_of: Callable[[], date | None] = lambda: None,
+        k: int = 0,
     ) -> None:
-        """`as_of`: the day that the clock says, None before its first tick.
+        """`as_of`: the day that the clock says, None before its first tick. `k`: fewest people of a partition that
+        may share birth year, sex and area; below 2, areas are published as they are.
 
         Raises:
             GuardError: the guard does not allow what the research record would hold.
         """
         self._ids, self._schemas, self._partitions, self._as_of = ids, schema_ids, partitions, as_of
         self._guard = Guard(_RESEARCH, areas.codes)
-        if [f.name for f in arrow_schema(_RESEARCH)][-len(_DATASETS) :] != _DATASETS:
-            raise ValueError("research/person must end with its arrays: the record is spliced in that order")
-        if any([i["name"] for i in f["type"]["items"]["fields"]][-1] != _DERIVED for f in _ARRAYS):
-            raise ValueError(
-                f"research/person: every item must end with {_DERIVED}: the record is spliced in that order"
-            )
+        self._widening = Widening(k, areas)
+        check_order()
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Contributions by person; touched are the persons of whom one differs."""
-        touched: set[bytes] = set()
+        touched = self._follow_k(view)
         for batch in inputs:
             latest = batch.latest()
             encoded = self._encoded(latest, view.refused)
@@ -134,11 +117,11 @@ class Publish:
                         del items[record]
                     else:
                         items[record] = item
-                    facts = facts or (item or old or b"")[:1] == _FACTS
+                    facts = facts or (item or old or b"")[:1] == FACTS
                     changed[person] = items
                 if facts:
                     other_facts.append(person)
-            self._rewrite_headers(other_facts, changed)
+            touched |= self._widened(view, self._rewrite_headers(other_facts, changed))
             for person, items in changed.items():
                 view.put("persons", person, msgpack.packb(items) if items else None)
             view.unpacked.update(changed)
@@ -147,11 +130,15 @@ class Publish:
 
     def everything(self, view: View) -> set[bytes]:
         """Persons with contributions, and persons that were published."""
-        return {k for table in ("persons", "published") for k, _ in view.scan(table, b"")}
+        return {k for table in ("persons", "published") for k, _ in view.scan(table, b"") if k != _WIDENED_TO}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Research records that differ from what was published, and tombstones for persons that are no more."""
         out = Outputs()
+        k = b"%d" % self._widening.k if self._widening.on else None
+        if view.get_many("published", [_WIDENED_TO]) != [k]:
+            touched = self.everything(view)  # what was said followed another k
+            view.put("published", _WIDENED_TO, k)
         people = sorted(touched)
         if people:
             said = view.get_many("published", people)
@@ -159,7 +146,10 @@ class Publish:
             held = {p: msgpack.unpackb(v) if v else {} for p, v in _pairs(others, view.get_many("persons", others))}
             items = [view.unpacked[p] if p in view.unpacked else held[p] for p in people]
             head = wire.header(self._schemas.schema_id("research.person"))
-            values = [head + splice(of) if _HEADER_KEY in of else None for of in items]
+            places = self._widening.shown(view, [of.get(PLACE_KEY) for of in items])
+            values = [
+                head + splice(of, place) if HEADER_KEY in of else None for of, place in zip(items, places, strict=True)
+            ]
             ids = pl.Series("person", people).cast(pl.String).to_frame().select(self._ids.person(pl.col("person")))
             research_ids = ids.to_series()
             partitions = partitions_of(research_ids, self._partitions).tolist()
@@ -190,32 +180,64 @@ class Publish:
         table = decoded.batch
         refusals = self._guard.refusals(table, self._as_of())
         refused.update({k: error for k, error in zip(keys, refusals, strict=True) if error})
-        for dataset in ["person", *_DATASETS]:
+        for dataset in ["person", *DATASETS]:
             column = table.column(dataset)
             rows = [i for i in pc.indices_nonzero(column.is_valid()).to_pylist() if refusals[i] is None]
             if not rows:
                 continue
             chosen = column.take(pa.array(rows))
             flat = pa.RecordBatch.from_arrays(chosen.flatten(), names=[f.name for f in chosen.type])
-            contract = _STORED_FACTS if dataset == "person" else _ITEMS[dataset]
-            index = 0 if dataset == "person" else _DATASETS.index(dataset) + 1
-            for row, when, body in zip(rows, _when(flat), encode(flat, contract), strict=True):
-                out[keys[row]] = bytes([index]) + when + body
+            contract = STORED_FACTS if dataset == "person" else ITEMS[dataset]
+            index = 0 if dataset == "person" else DATASETS.index(dataset) + 1
+            for row, month, body in zip(rows, when(flat), encode(flat, contract), strict=True):
+                out[keys[row]] = bytes([index]) + month + body
         return out
 
-    def _rewrite_headers(self, people: Sequence[bytes], items: dict[bytes, dict[bytes, bytes]]) -> None:
-        """Set the encoded head of the research record of persons whose facts differ; none without a cohort record."""
+    def _follow_k(self, view: View) -> set[bytes]:
+        """Index everybody's place if the state was made under another k, and forget the index if there is none now."""
+        k = b"%d" % self._widening.k if self._widening.on else None
+        if view.get_many(LEVELS, [_WIDENED_TO]) == [k]:
+            return set()
+        for table in (CELLS, LEVELS):
+            for key, _ in view.scan(table, b""):
+                view.put(table, key, None)
+        view.put(LEVELS, _WIDENED_TO, k)
+        if k is None:
+            return set()
+        places = ((person, msgpack.unpackb(packed).get(PLACE_KEY)) for person, packed in view.scan("persons", b""))
+        return self._widening.moved(view, [(person, None, place) for person, place in places if place is not None])
+
+    def _widened(self, view: View, moves: list[tuple[bytes, bytes | None, bytes | None]]) -> set[bytes]:
+        return self._widening.moved(view, moves) if self._widening.on else set()
+
+    def _rewrite_headers(
+        self, people: Sequence[bytes], items: dict[bytes, dict[bytes, bytes]]
+    ) -> list[tuple[bytes, bytes | None, bytes | None]]:
+        """Set the encoded head and the place of persons whose facts differ; neither without a cohort record.
+
+        Returns each person with its place before and now.
+        """
         facts = [
-            (i, record, item[_HEAD_BYTES:])
+            (i, record, item[HEAD_BYTES:])
             for i, person in enumerate(people)
             for record, item in items[person].items()
-            if item[:1] == _FACTS and record != _HEADER_KEY
+            if record not in NOT_RECORDS and item[:1] == FACTS
         ]
+        before: list[bytes | None] = []
         for person in people:
-            items[person].pop(_HEADER_KEY, None)
-        if not facts:
-            return
-        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], _STORED_FACTS))).with_columns(
+            items[person].pop(HEADER_KEY, None)
+            before.append(items[person].pop(PLACE_KEY, None))
+        if facts:
+            self._set_headers(people, items, facts)
+        return [(p, was, items[p].get(PLACE_KEY)) for p, was in zip(people, before, strict=True)]
+
+    def _set_headers(
+        self,
+        people: Sequence[bytes],
+        items: dict[bytes, dict[bytes, bytes]],
+        facts: list[tuple[int, bytes, bytes]],
+    ) -> None:
+        rows = pl.DataFrame(one_batch(decode([f for _, _, f in facts], STORED_FACTS))).with_columns(
             who=pl.Series([i for i, _, _ in facts], dtype=pl.Int64),
             record=pl.Series([r for _, r, _ in facts]).cast(pl.String),
         )
@@ -225,10 +247,12 @@ class Publish:
             self._ids.person(pl.col("person")).alias("person_id"),
             self._ids.family(pl.col("family_ref")).alias("family_id"),
         )
-        bodies = encode(one_batch(headers.select(arrow_schema(_HEADER).names)), _HEADER)
-        starts = _month_numbers(headers["programme_start_month"])
-        for i, start, body in zip(headers["who"].to_list(), starts, bodies, strict=True):
-            items[people[i]][_HEADER_KEY] = start + body
+        bodies = encode(one_batch(headers.select(arrow_schema(HEADER).names)), HEADER)
+        starts = month_numbers(headers["programme_start_month"])
+        places = headers.select(pl.col(QUASI).cast(pl.String)).fill_null("").rows()
+        for i, start, body, place in zip(headers["who"].to_list(), starts, bodies, places, strict=True):
+            items[people[i]][HEADER_KEY] = start + body
+            items[people[i]][PLACE_KEY] = Place(*place).packed()
 
     def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
         """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
@@ -281,59 +305,5 @@ def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def splice(held: Mapping[bytes, bytes]) -> bytes:
-    """A research record from what is held of a person: its head, then the arrays of its datasets in the schema's
-    order, months ascending.
-    """
-    head = held[_HEADER_KEY]
-    start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:]]
-    groups: list[list[bytes]] = [[] for _ in range(len(_DATASETS) + 1)]
-    for record, item in held.items():
-        if record != _HEADER_KEY:
-            groups[item[0]].append(item)
-    for group in groups[1:]:
-        if group:
-            group.sort()
-            parts.append(_varint(len(group)))
-            for item in group:
-                parts += (item[_HEAD_BYTES:], _from_start(start, item[_MONTH_AT:_HEAD_BYTES]))
-        parts.append(b"\x00")
-    return b"".join(parts)
-
-
 def _pairs(keys: Sequence[bytes], values: Sequence[bytes | None]) -> Iterable[tuple[bytes, bytes | None]]:
     return zip(keys, values, strict=True)
-
-
-def _varint(n: int) -> bytes:
-    """Avro's zigzag variable-length long."""
-    n = n << 1 if n >= 0 else (-n << 1) - 1
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-@functools.lru_cache(65_536)
-def _from_start(start: bytes, month: bytes) -> bytes:
-    """The encoded `months_from_start`, null or an int: of the numbers of the start's and of the item's month."""
-    a, b = int.from_bytes(start, "big"), int.from_bytes(month, "big")
-    if not a or not b or abs(b - a) > MOST_MONTHS:
-        return b"\x00"
-    return b"\x02" + _varint(b - a)
-
-
-def _month_numbers(months: pl.Series) -> list[bytes]:
-    """Months since the year 0, in bytes that sort as they do; 0 where there is none."""
-    numbers = (months.dt.year() * 12 + months.dt.month().cast(pl.Int32)).fill_null(0)
-    return [n.to_bytes(_MONTH_BYTES, "big") for n in numbers.to_list()]
-
-
-def _when(flat: pa.RecordBatch) -> list[bytes]:
-    """The number of the first date column's month: items are ordered by it, and set against the start."""
-    dates = next((i for i, f in enumerate(flat.schema) if pa.types.is_date32(f.type)), None)
-    if dates is None:
-        return [bytes(_MONTH_BYTES)] * flat.num_rows
-    return _month_numbers(pl.Series(flat.column(dates)).cast(pl.Date))

@@ -70,6 +70,7 @@ class Context:
     areas: Areas
     epoch: int = 1
     as_of: Callable[[], date | None] = lambda: None
+    k_anonymity: int = 0
 
     @classmethod
     def default(
@@ -79,6 +80,7 @@ class Context:
         schema_ids: SchemaIds,
         partitions: int,
         postcodes: Path | None = None,
+        k_anonymity: int = 0,
     ) -> Context:
         """With the catalogue and the retention policy of the installation, and the areas of a postcode directory.
 
@@ -86,7 +88,16 @@ class Context:
             DirectoryError: the directory cannot be used.
         """
         areas = load_areas(postcodes) if postcodes else load_areas()
-        return cls(token_key, research_key, schema_ids, partitions, load_catalogue(), load_policy(), areas)
+        return cls(
+            token_key,
+            research_key,
+            schema_ids,
+            partitions,
+            load_catalogue(),
+            load_policy(),
+            areas,
+            k_anonymity=k_anonymity,
+        )
 
 
 def build(name: str, context: Context) -> Processor:
@@ -108,7 +119,7 @@ def build(name: str, context: Context) -> Processor:
 
 def _publish(context: Context) -> Processor:
     ids = ResearchIds(context.research_key())
-    return Publish(ids, context.schema_ids, context.partitions, context.areas, context.as_of)
+    return Publish(ids, context.schema_ids, context.partitions, context.areas, context.as_of, context.k_anonymity)
 
 
 def _pseudonymise(context: Context) -> Processor:

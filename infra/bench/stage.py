@@ -65,6 +65,7 @@ def main(name: str) -> Stage:
         registry,
         settings.partitions,
         settings.postcodes,
+        settings.k_anonymity,
     )
     watch = _Watch()
     with Instance.claim(settings.state, name) as instance:

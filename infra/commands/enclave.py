@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, end_tidily_on_sigterm, fail
+from infra.errors import EXIT_ERROR, EXIT_NOT_UP, end_tidily_on_sigterm, fail, need_enclave
 from infra.logs import configure
 from infra.settings import Settings
 
@@ -51,6 +51,7 @@ def sync(
 
     Example: lethe enclave sync --to /srv/enclave --parquet
     """
+    need_enclave()
     from confluent_kafka import KafkaException
 
     from schemas.registry import Registry, RegistryDownError

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
+from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from stream_processors.scan import Canaries
 
 
 def scan(
@@ -18,12 +21,13 @@ def scan(
         Path | None, typer.Option(metavar="JSON", help="Planted texts by field: truth/canaries.json of a simulation.")
     ] = None,
     enclave: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Look for canaries in every byte of an enclave's files, too.")
+        Path | None, typer.Option(metavar="DIR", help="Look at an enclave's texts and files, too.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:
     """Look for identifiers by shape, and for planted canaries, in values, keys and headers of research.person.
 
+    With --enclave also at every text in its tables, and for canaries in every byte of its files (which are compressed).
     Prints kinds and counts, never what was found. Exits 1 if there is anything.
 
     Example: lethe scan --canaries /tmp/files/truth/canaries.json --enclave /srv/enclave
@@ -46,10 +50,8 @@ def scan(
             found += scan_records([(m.key(), m.value(), m.headers() or [])], planted)
     except KafkaException as e:
         fail(f"research.person cannot be read: {e.args[0].name()}", EXIT_NOT_UP)
-    if enclave and planted:
-        for path in sorted(p for p in enclave.rglob("*") if p.is_file()):
-            for field, n in planted.found(path.read_bytes()).items():
-                found[f"file.canary.{field}"] += n
+    if enclave:
+        found += _in_enclave(enclave, planted)
     if as_json:
         typer.echo(json.dumps({"records": records, "found": dict(found)}))
     else:
@@ -58,3 +60,26 @@ def scan(
             typer.echo(f"{kind}: {n:,}")
     if found:
         raise typer.Exit(EXIT_ERROR)
+
+
+def _in_enclave(folder: Path, planted: Canaries | None) -> Counter[str]:
+    """What the texts of the tables and the bytes of the files hold, by `cell.<kind>` and `file.canary.<field>`."""
+    need_enclave()
+    import duckdb
+
+    from stream_processors.enclave.store import FILE
+    from stream_processors.enclave.tables import texts
+    from stream_processors.scan import scan as scan_records
+
+    found: Counter[str] = Counter()
+    try:
+        with duckdb.connect(str(folder / FILE), read_only=True) as connection:
+            cells = scan_records(((None, text.encode(), ()) for text in texts(connection)), planted)
+    except duckdb.Error as e:
+        fail(f"{folder / FILE}: cannot be read ({type(e).__name__})", EXIT_USAGE)
+    found.update({kind.replace("value.", "cell.", 1): n for kind, n in cells.items()})
+    if planted is None:
+        return found
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        found.update({f"file.canary.{field}": n for field, n in planted.found(path.read_bytes()).items()})
+    return found

@@ -230,8 +230,7 @@ class Store:
         """Rows of each table."""
         names = [*(t.name for t in tables.tables()), tables.FAMILIES]
         each = ", ".join(f"(SELECT count(*) FROM {quoted(n)})" for n in names)
-        row = self.connection.execute(f"SELECT {each}").fetchone()
-        assert row is not None
+        (row,) = self.connection.execute(f"SELECT {each}").fetchall()
         return dict(zip(names, map(int, row), strict=True))
 
     # The file.
@@ -262,17 +261,16 @@ class Store:
                 "SELECT table_name, column_name, data_type FROM duckdb_columns() "
                 "WHERE NOT internal AND schema_name = 'main' ORDER BY table_name, column_index"
             ).fetchall()
-            layout = self.connection.execute("SELECT layout FROM sync.state").fetchone()
+            layout = self.connection.execute("SELECT layout FROM sync.state").fetchall()
         except duckdb.Error:
             return False
         wanted = [(t.name, c.name, c.type) for t in sorted(tables.tables(), key=lambda t: t.name) for c in t.columns]
-        return layout == (_LAYOUT,) and [f for f in found if f[0] != tables.FAMILIES] == wanted
+        return layout == [(_LAYOUT,)] and [f for f in found if f[0] != tables.FAMILIES] == wanted
 
     def _read_position(self) -> Position:
-        row = self.connection.execute(
+        (row,) = self.connection.execute(
             "SELECT topic_id, as_of_ms, unswept, tombstones, refused FROM sync.state"
-        ).fetchone()
-        assert row is not None
+        ).fetchall()
         offsets = self.connection.execute("SELECT partition, next_offset FROM sync.offsets").fetchall()
         return Position(row[0], dict(offsets), row[1], row[2], row[3], row[4])
 

@@ -192,6 +192,15 @@ def rows_of(table: Table, records: pa.RecordBatch) -> pa.Table:
     return pa.table({c.name: people if c.name == KEY else fields[c.name] for c in table.columns})
 
 
+def texts(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Every distinct text of every column, for a scan."""
+    for table in tables():
+        for c in table.columns:
+            if c.type == "VARCHAR":
+                rows = connection.execute(f"SELECT DISTINCT {quoted(c.name)} FROM {quoted(table.name)}").fetchall()
+                yield from (text for (text,) in rows if text is not None)
+
+
 def empty() -> pa.RecordBatch:
     """No research records."""
     return pa.RecordBatch.from_pylist([], schema=arrow_schema(RESEARCH))

@@ -178,6 +178,36 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+def test_a_scan_finds_what_has_no_business_in_the_research_zone(topic: Topic, tmp_path: Path) -> None:
+    folder, planted = tmp_path / "enclave", tmp_path / "canaries.json"
+    planted.write_text(json.dumps({"surname": ["Zqvkxjcanary"]}))
+    topic.put(people(range(8_100, 8_400), 11))
+    sync(topic.settings, folder)
+    code, found = scan(topic.settings, planted, folder)
+    assert (code, found["found"]) == (0, {})
+    assert found["records"] >= 300
+    topic.put({8_000: record(random.Random(1), person_id(8_000)) | {"area": "SE13 7AB, Zqvkxjcanary"}})
+    sync(topic.settings, folder)
+    code, found = scan(topic.settings, planted, folder)
+    assert code == 1
+    assert found["found"].keys() == {
+        "value.postcode",
+        "value.canary.surname",
+        "cell.postcode",
+        "cell.canary.surname",
+        "file.canary.surname",
+    }
+
+
+def scan(settings: Settings, canaries: Path, enclave: Path) -> tuple[int, dict[str, Any]]:
+    env = {**os.environ, **settings.environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
+    options = ["--canaries", str(canaries), "--enclave", str(enclave), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", "scan", *options], env=env, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
 def test_a_broker_without_the_topic_is_said_to_be_so(tmp_path: Path) -> None:
     process = start(Settings(bootstrap="127.0.0.1:1"), tmp_path)
     _, err = process.communicate(timeout=120)

@@ -44,7 +44,7 @@ class Planted:
                 pass
             store.export_parquet()
             self.held = held(store.connection)
-            self.texts = list(_texts(store))
+            self.texts = [text.encode() for text in tables.texts(store.connection)]
 
     def _publish(self, path: Path) -> None:
         supplier, dataset = path.parent.name, path.stem
@@ -68,14 +68,6 @@ class Planted:
             row = decoded("linkage.identity", value)
             out |= {t.partition(":")[2].encode() for t in row["tokens"] + row["blocks"]}
         return {part for part in out if len(part) == 32}
-
-
-def _texts(store: Store) -> Iterator[bytes]:
-    for table in tables.tables():
-        for column in table.columns:
-            if column.type == "VARCHAR":
-                rows = store.connection.execute(f'SELECT DISTINCT "{column.name}" FROM "{table.name}"').fetchall()
-                yield from (text.encode() for (text,) in rows if text is not None)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ take what they like, die before or after a commit, or lose their state; logs tha
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from schemas.contracts import identified, identified_topic
 from stream_processors.runtime.driver import reads_topic
 from stream_processors.topology import NAMES
-from tests.stream_processors.tables import PARTITIONS, Flow, framed
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, framed
 
 QUICK = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 QUICKER = settings(QUICK, max_examples=12)
@@ -233,6 +234,19 @@ def test_at_rest_all_is_as_the_oracle_says_and_as_in_a_fresh_run(
     assert flow.driver.table("research.person") == fresh.driver.table("research.person")
     for task in flow.driver.tasks:
         assert unpacked(flow.driver.state(task)) == unpacked(fresh.driver.state(task)), task
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@QUICKER
+@given(EVENTS, st.integers(0, 3), st.integers(1, 30))
+def test_areas_that_are_widened_end_as_the_oracle_says(
+    k: int, events: list[tuple[str, Any]], seed: int, batch: int
+) -> None:
+    flow = Flow(seed, replace(CONTEXT, k_anonymity=k))
+    for event in events:
+        happen(flow, event)
+    flow.run(batch)
+    assert flow.differences() == []
 
 
 PEOPLE = [(supplier, subject) for supplier, subjects in SUBJECTS.items() for subject in subjects]

@@ -185,13 +185,14 @@ class Bench:
 
     name: str
     partition: int = 0
+    context: Context = CONTEXT
     task: Task = field(init=False)
     offset: int = 0
     changelog: list[Said] = field(default_factory=list)
     """What was written to the changelog, in all."""
 
     def __post_init__(self) -> None:
-        self.task = Task(build(self.name, CONTEXT), self.partition, MemoryStore())
+        self.task = Task(build(self.name, self.context), self.partition, MemoryStore())
 
     def __call__(self, gives: str = "", **given: str) -> list[Said]:
         """Take one batch of tables by topic (`identity=...`), and hold what is said to the table `gives`.
@@ -260,8 +261,9 @@ def _line(row: Cells) -> list[tuple[str, str]]:
 class Flow:
     """The whole flow, brokerless: supplier records in, research records out, the oracle beside it."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.driver = Driver([build(name, CONTEXT) for name in NAMES], PARTITIONS, seed)
+    def __init__(self, seed: int = 0, context: Context = CONTEXT) -> None:
+        self.context = context
+        self.driver = Driver([build(name, context) for name in NAMES], PARTITIONS, seed)
 
     def put(self, supplier: str, dataset: str, **row: Any) -> None:
         """Publish a supplier's record."""
@@ -311,7 +313,11 @@ class Flow:
 
     def differences(self) -> list[str]:
         """Where research records and links differ from the oracle's."""
-        expected = oracle.research(self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, CONTEXT.areas.by_postcode)
+        areas, k = self.context.areas, self.context.k_anonymity
+        widen = oracle.Widen(k, lambda person: partition_of(person, PARTITIONS), areas.wider) if k > 1 else None
+        expected = oracle.research(
+            self.live(), TOKEN_KEY, RESEARCH_KEY, CONTEXT.catalogue, areas.by_postcode, widen=widen
+        )
         return oracle.equal(expected, self.research()) + oracle.equal_links(expected, self.links())
 
 
