@@ -24,6 +24,8 @@ from stream_processors.enclave.report.source import Source
 
 GRAINS = (1, 3, 6, 12)
 """Months of a point of a series; the finest of which every point passes is taken."""
+_ROUNDINGS = 10
+"""A point of a series is typically this many times the base of rounding, so rounding moves it by 5% at most."""
 GROUPS = ("participant", "comparison")
 _MODEL = (
     "GLM Poisson, log link, events ~ participant * after, offset log(exposure), standard errors clustered by family"
@@ -198,14 +200,19 @@ def _cells(found: Panel, periods: tuple[str, str]) -> pl.DataFrame:
 
 
 def _series(source: Source, counted: Counted, policy: Policy, monthly: dict[str, pl.DataFrame]) -> Output:
-    """Events by months from the start, in the finest steps of which every one passes the rules."""
+    """Events by months from the start, in the finest steps of which every one passes the rules.
+
+    And of which rounding is a small part: where it is not, a line would show little but rounding.
+    """
     by_school_year = counted.outcome.kind in ("sessions", "school years")
     for grain in (SCHOOL_GRAIN,) if by_school_year else GRAINS:
         found, query = panel.series(source, counted, grain, policy.dominance_n)
         if grain == 1:
             monthly[counted.outcome.name] = found
         output = _series_output(counted.outcome, found, query, monthly)
-        if not (rules.below_threshold(output, policy) | rules.dominated(output, policy)).any():
+        typical = found["events"].median()
+        coarse = not isinstance(typical, float) or typical < _ROUNDINGS * policy.base
+        if not coarse and not (rules.below_threshold(output, policy) | rules.dominated(output, policy)).any():
             break
     return output
 

@@ -54,7 +54,7 @@ def rates(source: Source, supplier: Supplier, area_of: pl.DataFrame) -> tuple[pl
         Columns grouping, group, persons, linked, unlinked. Every grouping is of the same people.
     """
     youngest, oldest = supplier.ages
-    seen = " UNION ".join(f'SELECT person_id FROM "{t}"' for t in supplier.tables)
+    seen = " UNION ".join(f'SELECT DISTINCT person_id FROM "{t}"' for t in supplier.tables)
     parts = " UNION ALL ".join(
         f"SELECT {i} AS place, '{name}' AS grouping, {sql} AS \"group\", linked FROM expected"
         for i, (name, sql) in enumerate(_GROUPINGS.items())
@@ -67,7 +67,7 @@ expected AS (
 )
 SELECT grouping, "group", count(*)::BIGINT AS persons, (count(*) FILTER (linked))::BIGINT AS linked,
        (count(*) FILTER (NOT linked))::BIGINT AS unlinked
-FROM ({parts}) GROUP BY place, grouping, "group" ORDER BY place, "group" """
+FROM ({parts}) GROUP BY place, grouping, "group" ORDER BY place, grouping, if("group" = 'Participants', '', "group")"""
     source.connection.register("area_of", area_of.select("family", "area_group").to_arrow())
     try:
         return source.frame(query), query

@@ -29,7 +29,13 @@ def render(report: Report) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"count": _count, "percent": _percent, "number": _number, "change": narrate.change}
+    environment.filters |= {
+        "count": _count,
+        "percent": _percent,
+        "number": _number,
+        "change": narrate.change,
+        "gap": _gap,
+    }
     return environment.get_template("page.html.j2").render(_model(report))
 
 
@@ -122,3 +128,8 @@ def _number(value: float | None) -> Markup:
     if value is None:
         return Markup('<span class="withheld">withheld</span>')
     return Markup(f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}")  # noqa: S704
+
+
+def _gap(value: float) -> str:
+    """A standardised difference, with its sign."""
+    return "0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")

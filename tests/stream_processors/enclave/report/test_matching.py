@@ -68,12 +68,21 @@ def test_the_share_linked_is_of_those_whom_a_supplier_should_know(tmp_path: Path
         person_id | month   | stage
         pupil     | 2016-05 | KS2
     """
-    dfe = next(s for s in linkage.SUPPLIERS if s.name == "dfe")
+    offence = """
+        person_id   | offence_month | offence_group
+        grown       | 2014-05       | theft
+        grown       | 2015-05       | theft
+    """
     areas = pl.DataFrame({"family": [1, 2], "area_group": ["north", "north"]}, schema_overrides={"family": pl.Int32})
-    with enclave(tmp_path, persons, attainment=attainment) as opened:
-        found, _ = linkage.rates(opened, dfe, areas)
-    rows = {(r["grouping"], r["group"]): (r["persons"], r["linked"]) for r in found.to_dicts()}
-    assert rows["Group", "Participants"] == (1, 1)
-    assert rows["Group", "Comparison"] == (1, 0)
-    assert rows["Born", "2000s"] == (2, 1)
-    assert rows["Area", "north"] == (2, 1)
+    rows = {}
+    with enclave(tmp_path, persons, attainment=attainment, offence=offence) as opened:
+        for supplier in linkage.SUPPLIERS:
+            found, _ = linkage.rates(opened, supplier, areas)
+            for r in found.to_dicts():
+                rows[supplier.name, r["grouping"], r["group"]] = (r["persons"], r["linked"])
+    assert rows["dfe", "Group", "Participants"] == (1, 1)
+    assert rows["dfe", "Group", "Comparison"] == (1, 0)
+    assert rows["dfe", "Born", "2000s"] == (2, 1)
+    assert rows["dfe", "Area", "north"] == (2, 1)
+    assert rows["moj", "Area", "north"] == (1, 1), "two offences are of one person"
+    assert rows["health", "Sex", "Female"] == (4, 0)
