@@ -16,7 +16,7 @@ Place = tuple[str, Key, str]
 
 @dataclass(frozen=True)
 class Policy:
-    """Limits, by default those of ACRO (Preen and others 2024, doi:10.1109/TP.2024.3389105; `acro/default.yaml`).
+    """Limits, by default those of ACRO (`acro/default.yaml`).
 
     threshold: persons or families behind every number, at least. base: published counts are multiples of it.
     dominance_n, dominance_k: the n largest contributors make up this share of a sum at most. degrees_of_freedom: of a

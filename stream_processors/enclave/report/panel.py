@@ -73,12 +73,13 @@ class Families:
 
     def panel(self, before: slice, after: slice) -> Panel:
         """Two periods made of some of the stretches."""
+        # Rows of a family lie together: finding the clusters is then several times as fast.
         events, exposure = (
-            np.concatenate([of[:, period].sum(axis=1) for period in (before, after)])
+            np.column_stack([of[:, period].sum(axis=1) for period in (before, after)]).ravel()
             for of in (self.events, self.exposure)
         )
-        n = len(self.family)
-        every = Panel(np.tile(self.family, 2), np.tile(self.participant, 2), np.arange(2 * n) >= n, events, exposure)
+        is_after = np.tile([False, True], len(self.family))
+        every = Panel(np.repeat(self.family, 2), np.repeat(self.participant, 2), is_after, events, exposure)
         return every.of(exposure > 0)
 
 
