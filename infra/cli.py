@@ -13,8 +13,10 @@ from infra.commands.bench import bench
 from infra.commands.demo import demo
 from infra.commands.dictionary import dictionary
 from infra.commands.enclave import enclave_app
+from infra.commands.enclave_report import report
 from infra.commands.enquire import enquire
 from infra.commands.evaluate import evaluate_app
+from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches
 from infra.commands.keys import keys_app
 from infra.commands.provision import provision
@@ -41,6 +43,7 @@ app.add_typer(supplier_app, name="supplier")
 app.command()(simulate)
 app.command()(publish)
 app.command()(run)
+enclave_app.command()(report)
 app.add_typer(enclave_app, name="enclave")
 app.command()(dictionary)
 app.command()(risk)
@@ -51,6 +54,7 @@ app.command()(alerts)
 app.command()(batches)
 app.command()(demo)
 app.command()(bench)
+evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(clock_app, name="clock")
 app.add_typer(retention_app, name="retention")

@@ -270,10 +270,11 @@ def _school(world: _World) -> tuple[Ints, Ints]:
     return at[row], year
 
 
-def _after(world: _World, who: Ints, year: Ints) -> Floats:
-    """Share of the school year's eleven months (September to July) from the start month on."""
-    july = month_index(int(_SCHOOL_YEARS[0]) + 1, 7) + 12 * year
-    return np.clip((july + 1 - world.start[who]) / 11.0, 0.0, 1.0)
+def _after(world: _World, who: Ints, year: Ints, terms: Ints) -> Floats:
+    """Share of the months that one, two or three terms cover, from September, that are from the start month on."""
+    months = np.array([0, 4, 7, 11])[terms]
+    september = month_index(int(_SCHOOL_YEARS[0]), 9) + 12 * year
+    return np.asarray(np.clip((september + months - world.start[who]) / months, 0.0, 1.0), np.float64)
 
 
 def _grade(world: _World, who: Ints, year: Ints) -> Ints:
@@ -297,7 +298,7 @@ def _absence(rng: np.random.Generator, world: _World) -> pl.DataFrame:
     terms = np.where(grade == 11, np.minimum(terms, 2), terms)
     possible = np.clip(np.round(rng.normal(127.0, 3.0, n)), 110, 140).astype(np.int64) * terms
     frailty = rng.gamma(1.3, 1 / 1.3, everyone)[who] * rng.gamma(4.0, 0.25, n)
-    after = _after(world, who, year)
+    after = _after(world, who, year, terms)
     rate = (
         EFFECTS["unauthorised_absence"].base
         * np.exp(0.25 * world.risk[who])
@@ -305,15 +306,15 @@ def _absence(rng: np.random.Generator, world: _World) -> pl.DataFrame:
         * np.interp(grade, [1, 6, 7, 11], [0.6, 0.6, 0.9, 1.7])
         * frailty
         * _trend("unauthorised_absence", _SCHOOL_YEARS)[year]
-        * (1 - after + after * world.ratio("unauthorised_absence")[who])
     )
+    rate = np.minimum(rate, 0.6) * (1 - after + after * world.ratio("unauthorised_absence")[who])
     leave = (
         EFFECTS["authorised_absence"].base
         * world.by_criterion("health", 1.2)[who]
         * rng.gamma(3.0, 1 / 3.0, everyone)[who]
         * _trend("authorised_absence", _SCHOOL_YEARS)[year]
     )
-    unauthorised = np.minimum(rng.poisson(possible * np.minimum(rate, 0.6)), possible)
+    unauthorised = np.minimum(rng.poisson(possible * rate), possible)
     authorised = np.minimum(rng.poisson(possible * np.minimum(leave, 0.4)), possible - unauthorised)
     return pl.DataFrame(
         {
