@@ -36,6 +36,7 @@ def test_it_shows_nothing_of_the_person() -> None:
         ("", "council-northam", "e1", KEY),
         ("A" * 10_000, "council-northam", "e1", KEY),
     ],
+    ids=["council", "enquiry", "key", "changed", "cut", "no base64", "empty", "long"],
 )
 def test_it_opens_for_nothing_else(sealed: str, council: str, enquiry: str, key: bytes) -> None:
     with pytest.raises(SealError) as refused:
