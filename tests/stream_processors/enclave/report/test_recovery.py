@@ -27,8 +27,10 @@ from stream_processors.matching.catalogue import load_catalogue
 FAMILIES, SEEDS = 400, 20
 PLANTED = [name for name, ratio in TRUTH.items() if ratio != 1 and name not in ("custody", "looked_after")]
 NULL = [name for name, ratio in TRUTH.items() if ratio == 1]
-FEWEST = dict.fromkeys(PLANTED, 18) | dict.fromkeys(NULL, 17)
-"""Of 20: the wanted measure for what was planted; for the nulls what 95% intervals reach in 98 of 100 tries."""
+FEWEST = 18
+"""Of 20, of what was planted, by difference in differences: the wanted measure. Of 20 intervals of 95%, 18 cover in 92 of
+100 tries; so the other cells of the table are held to what chance does not explain, or one of them fails in most runs
+of a correct estimator over other seeds."""
 
 
 def fill_from_oracle(folder: Path, families: int, seed: int) -> None:
@@ -71,7 +73,9 @@ def test_the_interval_covers_what_was_planted(
 ) -> None:
     found = figures[contrast][outcome]
     assert found.seeds == SEEDS
-    assert found.covered >= FEWEST[outcome]
+    assert found.plausible
+    if contrast == CONTRASTS[0] and outcome in PLANTED:
+        assert found.covered >= FEWEST
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
