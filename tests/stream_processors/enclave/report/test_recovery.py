@@ -28,9 +28,9 @@ FAMILIES, SEEDS = 400, 20
 PLANTED = [name for name, ratio in TRUTH.items() if ratio != 1 and name not in ("custody", "looked_after")]
 NULL = [name for name, ratio in TRUTH.items() if ratio == 1]
 FEWEST = 18
-"""Of 20, of what was planted, by difference in differences: the wanted measure. Of 20 intervals of 95%, 18 cover in 92 of
-100 tries; so the other cells of the table are held to what chance does not explain, or one of them fails in most runs
-of a correct estimator over other seeds."""
+"""Of 20, of what was planted, by difference in differences: the wanted measure. Of 20 intervals of 95%, 18 cover in 92
+of 100 tries; so the other cells of the table are held to what chance does not explain, or one of them fails in most
+runs of a correct estimator over other seeds."""
 
 
 def fill_from_oracle(folder: Path, families: int, seed: int) -> None:
