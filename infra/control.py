@@ -42,19 +42,19 @@ def work(settings: Settings, number: int | None = None) -> None:
     # Faust logs what it fails on, and that can be a record: its own words are left out, ours say what matters.
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    public = read_enquiry_key(settings)
+    read_enquiry_key(settings)  # before anything starts: without it nobody could ask
     registry = Registry(settings.registry)
     for topic in (*READS, *_WRITES):
         contract = contracts.of_topic(topic)
         assert contract is not None
         registry.check(topic, contract)
     with Instance.claim(settings.state, "control", number or 1):
-        code = asyncio.run(_run(settings, registry, public))
+        code = asyncio.run(_run(settings, registry))
     if code:
         fail("control: it ended by itself; see its log, and start it again", code)
 
 
-async def _run(settings: Settings, ids: SchemaIds, public: bytes) -> int:
+async def _run(settings: Settings, ids: SchemaIds) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -71,7 +71,7 @@ async def _run(settings: Settings, ids: SchemaIds, public: bytes) -> int:
         async with control.order:  # agents wait until what was left unfinished is sent
             await control.app.start()
             await control.send(unfinished)
-        runner = await serve(view(control, public), settings.control_port)
+        runner = await serve(view(control, lambda: read_enquiry_key(settings)), settings.control_port)
         _log.info("started", processor="control", records=len(unfinished))
         return await _until_stopped(control, stop)
     finally:

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
 from stream_processors.runtime.kafka import consumer_config, error_of, matches
-from stream_processors.topology import TOPOLOGY
+from stream_processors.topology import TOPOLOGY, declaration
 
 _CALL_S = 30
 _POLL_S = 0.25
@@ -61,10 +61,10 @@ class Flow:
         """Every partition that every processor reads."""
         ends = self._ends()
         out = []
-        for declaration in TOPOLOGY:
-            mine = {tp: end for tp, end in ends.items() if matches(declaration.reads, tp[0])}
-            committed = self._committed(f"lethe.{declaration.name}", mine)
-            out += [Lag(declaration.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
+        for d in TOPOLOGY:
+            mine = {tp: end for tp, end in ends.items() if matches(d.reads, tp[0])}
+            committed = self._committed(f"lethe.{d.name}", mine)
+            out += [Lag(d.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
         return out
 
     def behind(self) -> set[str]:
@@ -74,7 +74,18 @@ class Flow:
         if far:
             return far
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
-        return {lag.processor for lag in lags if self._has_record(lag)}
+        return {lag.processor for lag in lags if self.has_record(lag)}
+
+    def ends_of(self, processor: str) -> dict[tuple[str, int], int]:
+        """End of every partition that a processor reads."""
+        reads = declaration(processor).reads
+        return {tp: end for tp, end in self._ends().items() if matches(reads, tp[0])}
+
+    def short_of(self, processor: str, marks: Mapping[tuple[str, int], int]) -> list[Lag]:
+        """Where a processor has not taken in what lay before these offsets."""
+        committed = self._committed(f"lethe.{processor}", marks)
+        lags = [Lag(processor, t, p, committed.get((t, p), 0), end) for (t, p), end in marks.items()]
+        return [lag for lag in lags if lag.committed < lag.end and self.has_record(lag)]
 
     def wait(self, seconds: float, on_wait: Callable[[set[str]], None] = lambda _: None) -> None:
         """Return once the flow is at rest.
@@ -125,7 +136,8 @@ class Flow:
                 raise KafkaException(tp.error)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
-    def _has_record(self, lag: Lag) -> bool:
+    def has_record(self, lag: Lag) -> bool:
+        """Whether anything but transaction markers lies at or after a committed offset."""
         self._reader.assign([TopicPartition(lag.topic, lag.partition, lag.committed)])
         try:
             while True:

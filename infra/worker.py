@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 import typer
@@ -15,6 +16,7 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, len(sys.argv) - 1))))
 
 from infra.catalogue import configured_catalogue
+from infra.epochs import epochs, manifest_file
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
 from infra.logs import configure
@@ -71,16 +73,53 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             settings.postcodes,
             settings.k_anonymity,
             catalogue,
+            lambda: epochs(settings),
         )
-        processor = build(name, context)
         with Instance.claim(settings.state, name, number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
-            worker = Worker(processor, settings, mine, faults=faults)
-            for sign in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(sign, lambda *_: worker.stop())
-            worker.run()
+            _run(name, context, settings, mine, faults)
     except _REFUSED as e:
         fail(f"{name}: {e}", EXIT_ERROR)
+
+
+def _run(name: str, context: Context, settings: Settings, mine: Instance, faults: Faults) -> None:
+    """Until a signal. Who makes tokens is built anew when the key epochs change, and then reads everything again."""
+    manifest = manifest_file(settings) if name == "pseudonymise" else None
+    told = False
+    running: list[Worker] = []
+    began = _state_of(manifest)
+
+    def stop(*_: object) -> None:
+        nonlocal told
+        told = True
+        for worker in running:
+            worker.stop()
+
+    def look(_: int = 0) -> None:
+        if _state_of(manifest) != began:
+            running[0].stop()
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, stop)
+    while not told:
+        began = _state_of(manifest)
+        running[:] = [Worker(build(name, context), settings, mine, faults=faults, on_batch=look, on_idle=look)]
+        if told:  # between the loop's question and now
+            return
+        running[0].run()
+        if not told:
+            _log.info("key_epochs_changed", processor=name)
+
+
+def _state_of(path: Path | None) -> tuple[int, int] | None:
+    """What differs when a file was replaced by another."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def supervise(names: Sequence[str]) -> int:

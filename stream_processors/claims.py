@@ -136,15 +136,15 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
     """What is claimed of each candidate of whole blocks, the rows of one block together.
 
     Args:
-        table: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home (Int32),
-            expires_on (Date), tokens (List of `<match key>:<32 hex digits>`), claimed (List of String), statement,
-            encoding (String). Tokens of match keys that are not in force are not looked at.
+        table: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home, epoch, leading
+            (Int32), expires_on (Date), tokens (List of `<match key>:<32 hex digits>`), claimed (List of String),
+            statement, encoding (String). Tokens of match keys that are not in force are not looked at.
         near: what is known of near matches; without it, encodings are compared.
 
     Returns:
-        Same rows, same order: supplier, role, expires_on, home as given; outcome (String), person_ref and match_key
-        (String, null unless linked; match_key is `cohort` for the spine), claimed (List of String: of the spine, the
-        suppliers that claim the person in this block).
+        Same rows, same order: supplier, role, expires_on, home, epoch, leading as given; outcome (String), person_ref
+        and match_key (String, null unless linked; match_key is `cohort` for the spine), claimed (List of String: of the
+        spine, the suppliers that claim the person in this block).
     """
     of = _coded(table)
     entries = _entries(table["tokens"], of, rules)
@@ -180,6 +180,8 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
             "match_key": _words(labels, label),
             "claimed": _claimed(of, person, lone, least),
             "home": table["home"],
+            "epoch": table["epoch"],
+            "leading": table["leading"],
         }
     )
     return Claimed(rows, crowded)

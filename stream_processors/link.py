@@ -199,10 +199,19 @@ class _Crowds:
 
 
 def last_claims(links: Mapping[str, Decoded]) -> dict[str, Decoded]:
-    """Subject to what the last pass that it has reached claims of it, from decoded links by `subject|block`."""
+    """Subject to what the last pass that it has reached claims of it, from decoded links by `subject|block`.
+
+    While keys are rotated, of the epoch that leads.
+    """
     out: dict[str, tuple[int, Decoded]] = {}
+    leading: dict[str, int] = {}
+    for key, row in links.items():
+        subject = key.partition("|")[0]
+        leading[subject] = max(row["leading"], leading.get(subject, 0))
     for key, row in links.items():
         subject, _, block = key.partition("|")
+        if row["epoch"] not in (0, leading[subject]):
+            continue
         number = int(block.partition(":")[0])
         if subject not in out or number > out[subject][0]:
             out[subject] = (number, row)

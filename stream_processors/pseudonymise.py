@@ -20,10 +20,11 @@ from stream_processors import generalise
 from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
+from stream_processors.epochs import Epochs
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.encodings import Encoder
 from stream_processors.matching.normalise import normalise, postcode
-from stream_processors.matching.tokens import TokenKeys, tokenise
+from stream_processors.matching.tokens import tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
 from stream_processors.runtime.partition import partitions_of
@@ -44,11 +45,12 @@ PSEUDONYMISE = Declaration(
     ),
 )
 
-_FORM = 2  # of what is said; another makes a worker say all anew
+_FORM = 3  # of what is said; another makes a worker say all anew
 LARGEST_VALUE_BYTES = 1_000_000
 _IDENTITY = contracts.contract("linkage/identity")
 _ACTIVITY = contracts.contract("linkage/activity")
 _QUARANTINED = contracts.contract("governance/quarantine")
+_OF_AN_EPOCH = ("epoch", "blocks", "tokens", "statements", "encodings")
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,25 @@ class Pseudonymise:
 
     def __init__(
         self,
-        token_keys: TokenKeys,
+        epochs: Epochs,
         refs: Refs,
         catalogue: Catalogue,
         policy: RetentionPolicy,
         schema_ids: SchemaIds,
         partitions: int,
         areas: Areas,
-        epoch: int = 1,
         opener: Opener | None = None,
     ) -> None:
         generalise.check()
-        self._tokens, self._refs, self._catalogue = token_keys, refs, catalogue
-        self._encoder = Encoder(catalogue, token_keys, encodings=catalogue.near is not None)
+        self._refs, self._catalogue = refs, catalogue
+        self._epochs = [
+            (keys, Encoder(catalogue, keys, encodings=catalogue.near is not None))
+            for keys in (epochs.leads, epochs.also)
+            if keys is not None
+        ]
         self._opener = opener
-        self.version = f"epoch {epoch}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
-        self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
+        self.version = f"epoch {epochs.label}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
+        self._policy, self._ids, self._partitions = policy, schema_ids, partitions
         self._areas = areas
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002
@@ -248,17 +253,25 @@ class Pseudonymise:
         self, supplier: str, contract: Contract, named: pl.DataFrame, batch: Inputs, out: Outputs
     ) -> None:
         cohort = contract.name == "identified/council.person"
-        tokenised = tokenise(normalise(named), self._catalogue, self._tokens)
-        identity = self._encoder.encode(tokenised).select(
+        clean = normalise(named)
+        leads, *also = [
+            encoder.encode(tokenise(clean, self._catalogue, keys)).with_columns(
+                pl.lit(keys.epoch, pl.Int32).alias("epoch")
+            )
+            for keys, encoder in self._epochs
+        ]
+        other = also[0].select(pl.struct(_OF_AN_EPOCH).alias("also"))["also"] if also else None
+        identity = leads.select(
             pl.lit(supplier).alias("supplier"),
             pl.lit("cohort" if cohort else "department").alias("role"),
             "expires_on",
-            pl.lit(self._epoch, pl.Int32).alias("epoch"),
+            "epoch",
             pl.lit(self._catalogue.label).alias("catalogue"),
             "blocks",
             "tokens",
             "statements",
             "encodings",
+            (pl.lit(None) if other is None else pl.lit(other)).alias("also"),
         )
         values = encode(one_batch(identity), _IDENTITY)
         out.emit(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -57,6 +57,8 @@ class Stop:
     block: str
     person_ref: str | None = None
     claimed: tuple[str, ...] = ()
+    row: int = 0
+    """Of the identities in hand: a subject has one for each key epoch."""
 
 
 def itinerary(subject: str, role: str, blocks: Sequence[str], claims: Mapping[str, Claim]) -> list[Stop]:
@@ -136,9 +138,8 @@ class Route:
         identities = dict(zip(subjects, view.get_many("identities", subjects), strict=True))
         live = [(s, v) for s, v in identities.items() if v is not None]
         rows, stops_of = self._stops(view, live)
-        at = {subject: i for i, (subject, _) in enumerate(live)}
         left: list[tuple[bytes, str]] = []
-        who: list[int] = []
+        who: list[bytes] = []
         stops: list[Stop] = []
         for subject, packed in zip(subjects, view.get_many("sent_blocks", subjects), strict=True):
             was = dict(part.split("=") for part in packed.decode().split(",")) if packed else {}
@@ -147,7 +148,7 @@ class Route:
             for stop in stops_of.get(subject, ()):
                 sent[stop.block] = _digest(identity, stop)
                 if was.get(stop.block) != sent[stop.block]:
-                    who.append(at[subject])
+                    who.append(subject)
                     stops.append(stop)
             left += [(subject, block) for block in was if block not in sent]
             if sent != was:
@@ -156,7 +157,8 @@ class Route:
         out = Outputs()
         if stops:
             blocks = [stop.block for stop in stops]
-            self._emit(out, [live[i][0] for i in who], blocks, self._encoded(rows[who], stops, view.partition))
+            made = self._encoded(rows[[stop.row for stop in stops]], stops, view.partition)
+            self._emit(out, who, blocks, made)
         self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
         return out
 
@@ -167,16 +169,22 @@ class Route:
         out.emit("linkage.candidate", partitions_of(blocks, self._partitions).tolist(), keys, values)
 
     def _stops(self, view: View, live: Sequence[tuple[bytes, bytes]]) -> tuple[pl.DataFrame, dict[bytes, list[Stop]]]:
-        """Decoded identities, and the itinerary of each subject."""
+        """Decoded identities, one for each key epoch of a subject, and the itinerary of each subject: the leading
+        epoch's, then the other's. Each epoch is a chain of its own, by its own claims."""
         if not live:
             return pl.DataFrame(), {}
         rows = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for _, v in live], _IDENTITY)))
+        subjects = [s for s, _ in live]
+        rows, subjects = _by_epoch(rows, subjects)
         blocks_of = rows["blocks"].to_list()
-        claims = self._claims(view, [s for s, _ in live], blocks_of)
-        return rows, {
-            subject: itinerary(subject.decode(), role, blocks, claims.get(subject, {}))
-            for (subject, _), role, blocks in zip(live, rows["role"].to_list(), blocks_of, strict=True)
-        }
+        claims = self._claims(view, subjects, blocks_of)
+        stops: dict[bytes, list[Stop]] = {}
+        for i, (subject, role, blocks) in enumerate(zip(subjects, rows["role"].to_list(), blocks_of, strict=True)):
+            chain = itinerary(subject.decode(), role, blocks, claims.get(subject, {}))
+            held = stops.setdefault(subject, [])
+            # A block of the subject's own has no epoch, and is the same in both.
+            held += [replace(stop, row=i) for stop in chain if not held or stop.block != held[0].block]
+        return rows, stops
 
     def _encoded(self, identities: pl.DataFrame, stops: Sequence[Stop], home: int) -> list[bytes]:
         placed = [_index(blocks, s.block) for blocks, s in zip(identities["blocks"].to_list(), stops, strict=True)]
@@ -186,6 +194,7 @@ class Route:
             # Of nested lists, pyarrow makes an array ten times faster than polars a series.
             pl.Series("claimed", pa.array([s.claimed for s in stops], pa.list_(pa.string()))),
             pl.lit(home, pl.Int32).alias("home"),
+            pl.when(pl.col("at").is_null()).then(0).otherwise("epoch").cast(pl.Int32).alias("epoch"),
             statement=_of_block("statements"),
             encoding=_of_block("encodings"),
         )
@@ -216,6 +225,17 @@ class Route:
         for (subject, block, _), outcome, person, claimed in zip(found, *columns, strict=True):
             out.setdefault(subject, {})[block] = Claim(outcome, person, tuple(claimed))
         return out
+
+
+def _by_epoch(rows: pl.DataFrame, subjects: list[bytes]) -> tuple[pl.DataFrame, list[bytes]]:
+    """Identities with the epoch that is `leading`, and after them those of subjects who are said under another besides,
+    with the blocks and tokens of that."""
+    rows, also = rows.drop("also").with_columns(leading="epoch"), rows["also"]
+    again = also.is_not_null().arg_true()
+    if not len(again):
+        return rows, subjects
+    other = rows[again].with_columns(also[again].struct.unnest().get_columns())
+    return pl.concat([rows, other]), subjects + [subjects[i] for i in again]
 
 
 def _index(blocks: Sequence[str], block: str) -> int | None:

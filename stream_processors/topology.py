@@ -14,10 +14,10 @@ from schemas.registry import SchemaIds
 from stream_processors.areas import Areas, load_areas
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.enquiry.opening import Opener
+from stream_processors.epochs import Epochs
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
-from stream_processors.matching.tokens import TokenKeys
 from stream_processors.pseudonymise import PSEUDONYMISE, Pseudonymise
 from stream_processors.publish import PUBLISH, Publish
 from stream_processors.refs import Refs, ResearchIds
@@ -76,7 +76,10 @@ class TopologyError(ValueError):
 
 @dataclass(frozen=True)
 class Context:
-    """What the processors are built from. A key file is read only when a processor that may hold it is built."""
+    """What the processors are built from. A key file is read only when a processor that may hold it is built.
+
+    token_key: what references are made under, and tokens too unless `epochs` says otherwise.
+    """
 
     token_key: Callable[[], bytes]
     research_key: Callable[[], bytes]
@@ -85,7 +88,7 @@ class Context:
     catalogue: Catalogue
     policy: RetentionPolicy
     areas: Areas
-    epoch: int = 1
+    epochs: Callable[[], Epochs] | None = None
     k_anonymity: int = 0
 
     @classmethod
@@ -98,6 +101,7 @@ class Context:
         postcodes: Path | None = None,
         k_anonymity: int = 0,
         catalogue: Catalogue | None = None,
+        epochs: Callable[[], Epochs] | None = None,
     ) -> Context:
         """With the retention policy and the catalogue of the installation, unless another is given, and the areas of a
         postcode directory.
@@ -114,7 +118,8 @@ class Context:
             catalogue or load_catalogue(),
             load_policy(),
             areas,
-            k_anonymity=k_anonymity,
+            epochs,
+            k_anonymity,
         )
 
 
@@ -144,16 +149,16 @@ def _publish(context: Context) -> Processor:
 
 def _pseudonymise(context: Context) -> Processor:
     key = context.token_key()
+    epochs = context.epochs() if context.epochs is not None else Epochs.first(key)
     return Pseudonymise(
-        TokenKeys(key, context.epoch),
+        epochs,
         Refs(key),
         context.catalogue,
         context.policy,
         context.schema_ids,
         context.partitions,
         context.areas,
-        context.epoch,
-        Opener(key, TokenKeys(key, context.epoch), context.catalogue, context.schema_ids, context.partitions),
+        Opener(epochs, context.catalogue, context.schema_ids, context.partitions),
     )
 
 

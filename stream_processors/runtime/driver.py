@@ -172,6 +172,12 @@ class Driver:
                 self.log(emit.topic, partition).append(k, v, 0)
         task.commit(result, self._position(key))
 
+    def replace(self, processor: Processor) -> None:
+        """Start a processor anew in another version. One that keeps nothing must then `lag`, as a worker does."""
+        for key, task in self._state.items():
+            if key[0] == processor.declaration.name:
+                task.processor = processor
+
     @property
     def tasks(self) -> list[tuple[str, int]]:
         """Processor and partition of every task."""
