@@ -21,11 +21,13 @@ from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
 from infra.logs import configure
 from infra.settings import Settings
+from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
@@ -65,6 +67,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         except ValueError as e:
             fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
+        registry.check(ACCOUNTS, contracts.contract("governance/account"))
         context = Context.default(
             lambda: read_key(token_key(settings)),
             lambda: read_key(research_key(settings)),
@@ -77,12 +80,15 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         )
         with Instance.claim(settings.state, name, number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
-            _run(name, context, settings, mine, faults)
+            accounts = registry if settings.accounts else None
+            _run(name, context, settings, mine, faults, accounts)
     except _REFUSED as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 
-def _run(name: str, context: Context, settings: Settings, mine: Instance, faults: Faults) -> None:
+def _run(
+    name: str, context: Context, settings: Settings, mine: Instance, faults: Faults, accounts: Registry | None
+) -> None:
     """Until a signal. Who makes tokens is built anew when the key epochs change, and then reads everything again."""
     manifest = manifest_file(settings) if name == "pseudonymise" else None
     told = False
@@ -103,7 +109,8 @@ def _run(name: str, context: Context, settings: Settings, mine: Instance, faults
         signal.signal(sign, stop)
     while not told:
         began = _state_of(manifest)
-        running[:] = [Worker(build(name, context), settings, mine, faults=faults, on_batch=look, on_idle=look)]
+        processor = build(name, context)
+        running[:] = [Worker(processor, settings, mine, faults=faults, accounts=accounts, on_batch=look, on_idle=look)]
         if told:  # between the loop's question and now
             return
         running[0].run()

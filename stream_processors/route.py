@@ -160,6 +160,8 @@ class Route:
             made = self._encoded(rows[[stop.row for stop in stops]], stops, view.partition)
             self._emit(out, who, blocks, made)
         self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
+        out.count("sent", len(stops))
+        out.count("left", len(left))
         return out
 
     def _emit(
