@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from schemas.contracts import ENQUIRY
 from stream_processors import clock, ledger
+from stream_processors.frequency import is_frequent
 from stream_processors.runtime.account import Balance, Rule
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
@@ -76,7 +77,7 @@ def route(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterabl
 def link(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every claim that is remembered is said, and every one that is forgotten is taken back."""
     values, gone = _said(outputs, "linkage.link")
-    claims = writes.get("claims", {})
+    claims = {k: v for k, v in writes.get("claims", {}).items() if not is_frequent(k)}
     kept = _values(claims.values())
     yield "each claim is said as a link", kept, values
     yield "each claim that ends is taken back", len(claims) - kept + outputs.counts.get("moved", 0), gone

@@ -49,11 +49,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class Claimed:
-    """rows: one for each candidate, as `claims_of` says; a table, or a frame from `claims`. crowded: match key to how
-    many of its tokens were over their limit, and so not used."""
+    """rows: one for each candidate, as `claims_of` says; a table, or a frame from `claims`. crowded: blocks and their
+    tokens that were over their limit, and so not used."""
 
     rows: Any
-    crowded: Mapping[str, int]
+    crowded: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
     """
     of = _coded(table)
     entries = _entries(table["tokens"], of, rules)
-    spine, crowded = _within_limits(entries.where(of.cohort[entries.row]), of, rules)
+    spine, over = _within_limits(entries.where(of.cohort[entries.row]), of, rules)
     person = _persons(of, spine.where(rules.strict[spine.rank]))
     closed = _closed(of, person)
     statements = table["statement"].to_pylist()
@@ -184,7 +184,7 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
             "leading": table["leading"],
         }
     )
-    return Claimed(rows, crowded)
+    return Claimed(rows, _told(over, table, rules))
 
 
 def _coded(candidates: pa.Table) -> _Codes:
@@ -240,17 +240,27 @@ def _entries(tokens: pa.ChunkedArray, of: _Codes, rules: Rules) -> _Entries:
     return _Entries(row, rank, group.astype(np.int64)).where(rank >= 0)
 
 
-def _within_limits(spine: _Entries, of: _Codes, rules: Rules) -> tuple[_Entries, dict[str, int]]:
-    """The spine's tokens without those that too many subjects of one council share."""
+def _within_limits(spine: _Entries, of: _Codes, rules: Rules) -> tuple[_Entries, _Entries]:
+    """The spine's tokens without those that too many subjects of one council share, and one entry of each of these."""
     each = spine.group * len(of.suppliers) + of.supplier[spine.row]
     _, first, counts = np.unique(each, return_index=True, return_counts=True)
     over = first[counts > rules.most[spine.rank[first]]]
     if not len(over):
-        return spine, {}
+        return spine, spine.where(np.zeros(len(spine.group), bool))
     groups, at = np.unique(spine.group[over], return_index=True)
-    ranks, tokens = np.unique(spine.rank[over][at], return_counts=True)
-    crowded = {rules.ids[r]: int(n) for r, n in zip(ranks, tokens, strict=True)}
-    return spine.where(~np.isin(spine.group, groups)), crowded
+    crowded = np.zeros(len(spine.group), bool)
+    crowded[over[at]] = True
+    return spine.where(~np.isin(spine.group, groups)), spine.where(crowded)
+
+
+def _told(entries: _Entries, table: pa.Table, rules: Rules) -> tuple[tuple[str, str], ...]:
+    """Block and token of entries; a candidate has one token of a match key."""
+    out = []
+    for row, rank in zip(entries.row.tolist(), entries.rank.tolist(), strict=True):
+        name = rules.ids[rank]
+        token = next(t for t in table["tokens"][row].as_py() if t[:-TOKEN_TAIL] == name)
+        out.append((table["block"][row].as_py(), token))
+    return tuple(out)
 
 
 def _persons(of: _Codes, strict: _Entries) -> Ints:

@@ -17,16 +17,18 @@ from schemas.registry import SchemaIds
 from stream_processors.claims import Near, claims_of, rules_of
 from stream_processors.crowd import Crowd
 from stream_processors.enquiry.seeking import Seeker
+from stream_processors.frequency import Frequent, is_frequent
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View, Writes
 
+ALERT = "governance.alert"
 LINK = Declaration(
     name="link",
     by="block",
     reads=("linkage.candidate", "linkage.enquiry"),
-    writes=("linkage.link", "linkage.sought"),
+    writes=("linkage.link", "linkage.sought", ALERT),
     keeps=(Table("candidates", "true"), Table("claims", "said")),
 )
 Decoded = Mapping[str, Any]
@@ -48,7 +50,7 @@ class Link:
     version = ""
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
-        self._ids = schema_ids
+        self._ids, self._partitions = schema_ids, partitions
         self._rules = rules_of(catalogue)
         self._crowds = _Crowds()
         self._seeker = Seeker(self._rules, schema_ids, partitions)
@@ -71,7 +73,8 @@ class Link:
 
     def everything(self, view: View) -> set[bytes]:
         """Candidates that live, and those of which something was claimed."""
-        return {k for table in ("candidates", "claims") for k, _ in view.scan(table, b"")}
+        found = (k for table in ("candidates", "claims") for k, _ in view.scan(table, b""))
+        return {k for k in found if not is_frequent(k)}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Links that differ from what was claimed before, each to its subject's own partition.
@@ -83,26 +86,28 @@ class Link:
         for key in sorted(touched):
             by_block.setdefault(key.partition(b"|")[0], []).append(key)
         held = self._crowds.of(view)
+        frequent = Frequent(view)
         rest = []
         for block, keys in by_block.items():
             crowd = held.get(block)
             if crowd is None:
                 rest.append(block)
             else:
-                self._settle_around(view, crowd, keys, out)
+                self._settle_around(view, crowd, keys, frequent, out)
         for low in range(0, len(rest), _BLOCKS_AT_ONCE):
-            self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], out)
+            self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], frequent, out)
         self._crowds.keep(view)
+        frequent.say(max((max(b.times, default=0) for b in inputs), default=0), self._ids, self._partitions, out)
         for batch in inputs:
             if batch.topic == "linkage.enquiry":
                 self._seeker.take(view, batch, out)
         return out
 
-    def _settle_blocks(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:
+    def _settle_blocks(self, view: View, blocks: Sequence[bytes], frequent: Frequent, out: Outputs) -> None:
         """Work whole blocks out anew; those that are crowded are remembered, so that it is the last time."""
         prefixes = [b + b"|" for b in blocks]
         found, said = _scan(view, "candidates", prefixes), _scan(view, "claims", prefixes)
-        together, said_together = list[Row](), list[Row]()
+        together, said_together, over = list[Row](), list[Row](), list[tuple[str, str]]()
         for block, rows, claimed in zip(blocks, found, said, strict=True):
             if len(rows) < CROWDED:
                 together += rows
@@ -112,10 +117,11 @@ class Link:
                 table = _table(rows)
                 crowd.put(table)
                 self._crowds.add(view, block, crowd)
-                self._say(view, rows, table, dict(claimed), crowd.near(_places(table)), out)
-        self._say(view, together, _table(together) if together else None, dict(said_together), None, out)
+                over += self._say(view, rows, table, dict(claimed), crowd.near(_places(table)), out)
+        over += self._say(view, together, _table(together) if together else None, dict(said_together), None, out)
+        frequent.of_blocks([b.decode() for b in blocks], over)
 
-    def _settle_around(self, view: View, crowd: Crowd, keys: Sequence[bytes], out: Outputs) -> None:
+    def _settle_around(self, view: View, crowd: Crowd, keys: Sequence[bytes], frequent: Frequent, out: Outputs) -> None:
         """Work out anew what the changed candidates of a remembered block may have to do with."""
         block = keys[0].partition(b"|")[0]
         changed = {key.partition(b"|")[2].decode() for key in keys}
@@ -125,11 +131,14 @@ class Link:
         live = [(k, v) for k, v in values.items() if v is not None]
         if live:
             crowd.put(_table(live))
-        around = sorted(block + b"|" + s.encode() for s in crowd.around(near_before | changed))
+        reached = crowd.around(near_before | changed)
+        around = sorted(block + b"|" + s.encode() for s in reached)
         rows = [(k, v) for k, v in zip(around, view.get_many("candidates", around), strict=True) if v is not None]
         said = {k: v for k, v in zip(around, view.get_many("claims", around), strict=True) if v is not None}
         table = _table(rows) if rows else None
-        self._say(view, rows, table, said, crowd.near(_places(table)) if table is not None else None, out)
+        over = self._say(view, rows, table, said, crowd.near(_places(table)) if table is not None else None, out)
+        # Who shares a token is reached together or not at all.
+        frequent.of_some(block.decode(), over, lambda token: reached.issuperset(crowd.holders(token)))
 
     def _say(
         self,
@@ -139,13 +148,15 @@ class Link:
         said: Mapping[bytes, bytes],
         near: Near | None,
         out: Outputs,
-    ) -> None:
+    ) -> tuple[tuple[str, str], ...]:
         """What is claimed of candidates, where it is not what was said of them, and the end of what was said of
-        others."""
+        others. Returns the blocks and tokens that were over their limit."""
         should: dict[bytes, bytes] = {}
+        over: tuple[tuple[str, str], ...] = ()
         if table is not None:
             found = claims_of(table, self._rules, near)
-            out.count("tokens_over_their_limit", sum(found.crowded.values()))
+            over = found.crowded
+            out.count("tokens_over_their_limit", len(over))
             bodies = encode(found.rows.combine_chunks().to_batches()[0], _LINK)
             values = wire.frame(self._ids.schema_id("linkage.link"), bodies)
             for (key, _), home, value in zip(rows, found.rows["home"].to_pylist(), values, strict=True):
@@ -167,6 +178,7 @@ class Link:
         out.count("moved", len(moved))
         for keys in (gone, moved):
             out.emit("linkage.link", [_home(said[k]) for k in keys], [_turn(k) for k in keys], [None] * len(keys))
+        return over
 
 
 class _Crowds:

@@ -64,10 +64,12 @@ ALSO_WRITE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "linkage.identity": ("retention.identity",),
         "linkage.activity": ("retention.activity",),
         "governance.ledger": ("retention.identity", "retention.activity"),
+        "governance.alert": ("link",),
     }
 )
 """Who may write a topic besides. Retention reads back what it writes into its input, and puts right what it hit by
-mistake (ADR 11); each line of the ledger has its writer in its key."""
+mistake (ADR 11); each line of the ledger has its writer in its key. Alerts are the control plane's; link's have its
+partition in their key."""
 
 
 class TopologyError(ValueError):

@@ -1,7 +1,7 @@
 """Linking by changes ends where linking in one go does: a state machine of what suppliers and tasks may do.
 
-Upserts, corrections, tombstones, duplicates, rotations of keys and partial runs, in any order and with partitions interleaved as they
-like; at rest the links are the batch oracle's, near matches among them.
+Upserts, corrections, tombstones, duplicates, rotations of keys and partial runs, in any order and with partitions
+interleaved as they like; at rest the links are the batch oracle's, near matches among them.
 """
 
 from __future__ import annotations

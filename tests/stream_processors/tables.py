@@ -45,6 +45,7 @@ TOKEN_KEY, RESEARCH_KEY = b"t" * 32, b"r" * 32
 REGISTRY = _QuickRegistry()
 CONTEXT = Context.default(lambda: TOKEN_KEY, lambda: RESEARCH_KEY, REGISTRY, PARTITIONS)
 GONE = "gone"
+ALERT = "governance.alert"
 
 _KEYS = {
     "linkage.identity": ("subject",),
@@ -227,7 +228,7 @@ class Bench:
     def __call__(self, gives: str = "", **given: str) -> list[Said]:
         """Take one batch of tables by topic (`identity=...`), and hold what is said to the table `gives`.
 
-        Columns that `gives` does not name are not looked at; the order of its rows says nothing.
+        Columns that `gives` does not name are not looked at, nor are alerts; the order of its rows says nothing.
         """
         said = self.take(
             [(f"linkage.{topic}", self.records(f"linkage.{topic}", text)) for topic, text in given.items()]
@@ -236,7 +237,7 @@ class Bench:
         names = {name for row in wanted for name in row} | {GONE}
         if gives:
             names |= {n.strip() for n in gives.strip().splitlines()[0].split("|")}
-        found = [{n: c for n, c in s.cells().items() if n in names} for s in said]
+        found = [{n: c for n, c in s.cells().items() if n in names} for s in said if s.topic != ALERT]
         assert sorted(map(_line, found)) == sorted(map(_line, wanted))
         return said
 
@@ -327,11 +328,8 @@ class Flow:
     def begin_stage(self) -> None:
         """Start pseudonymise anew with the keys of the next stage; it has read nothing again yet."""
         leads, also = self.epochs.leads.epoch, self.epochs.also.epoch if self.epochs.also else None
-        if also is None:
-            stage = (leads, leads + 1)
-        else:
-            stage = (also, leads) if also > leads else (leads, None)
-        self.epochs = epochs_of(*stage)
+        after = {None: (leads, leads + 1), leads + 1: (leads + 1, leads), leads - 1: (leads, None)}
+        self.epochs = epochs_of(*after[also])
         self.context = replace(self.context, epochs=lambda: self.epochs)
         self.driver.replace(build("pseudonymise", self.context))
 
