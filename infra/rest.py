@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -67,9 +67,9 @@ class Flow:
             out += [Lag(d.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
         return out
 
-    def behind(self) -> set[str]:
-        """Processors with a committed record that they have not taken in; empty means at rest."""
-        lags = [lag for lag in self.lags() if lag.committed < lag.end]
+    def behind(self, only: Container[str] | None = None) -> set[str]:
+        """Processors with a committed record that they have not taken in; empty means at rest. `only`: of these."""
+        lags = [lag for lag in self.lags() if lag.committed < lag.end and (only is None or lag.processor in only)]
         far = {lag.processor for lag in lags if lag.end - lag.committed > _NEAR}
         if far:
             return far
@@ -87,8 +87,13 @@ class Flow:
         lags = [Lag(processor, t, p, committed.get((t, p), 0), end) for (t, p), end in marks.items()]
         return [lag for lag in lags if lag.committed < lag.end and self.has_record(lag)]
 
-    def wait(self, seconds: float, on_wait: Callable[[set[str]], None] = lambda _: None) -> None:
-        """Return once the flow is at rest.
+    def wait(
+        self,
+        seconds: float,
+        on_wait: Callable[[set[str]], None] = lambda _: None,
+        only: Container[str] | None = None,
+    ) -> None:
+        """Return once the flow is at rest, or these processors of it.
 
         Raises:
             NotAtRestError: it is not after that many seconds.
@@ -97,7 +102,7 @@ class Flow:
         before: Mapping[tuple[str, int], int] | None = None
         while True:
             try:
-                behind, ends = self.behind(), self._ends()
+                behind, ends = self.behind(only), self._ends()
             except KafkaException as e:
                 if error_of(e).code() not in _PASSING:
                     raise

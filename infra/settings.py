@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
+    near_weights: Path | None = Field(
+        default=None, description="weights of near matches that `lethe evaluate weights` wrote; by default Lethe's own"
+    )
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
     control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
     clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")

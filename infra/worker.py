@@ -65,7 +65,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         try:
             catalogue = configured_catalogue(settings)
         except ValueError as e:
-            fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
+            fail(f"{name}: LETHE_MATCH_KEYS_OFF, LETHE_NEAR_WEIGHTS: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
         registry.check(ACCOUNTS, contracts.contract("governance/account"))
         context = Context.default(
