@@ -36,7 +36,7 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> 
             records,
             sum(tally.get(name, 0) for name in ("accepted", "deletions", "quarantined")),
         )
-        found = len(set(batch.keys) - {None, HEARTBEAT_KEY})
+        found = len(_keys(batch) - {None, HEARTBEAT_KEY})
         keys += found
         persons += found if batch.topic.endswith(".person") else 0
         failed += tally.get("quarantined", 0)
@@ -53,13 +53,20 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> 
     yield "each quarantined record is kept", failed, kept
 
 
+def _keys(batch: Inputs) -> set[bytes | None]:
+    """Keys of which something is to be said: of what a later record replaces, that one says it."""
+    if not batch.superseded:
+        return set(batch.keys)
+    return {k for k, at in zip(batch.keys, batch.offsets, strict=True) if at not in batch.superseded}
+
+
 def _unreadable(inputs: Sequence[Inputs], *, persons: bool) -> int:
     """Keys that are not UTF-8: nothing can have been said of them."""
     bad = 0
     for batch in inputs:
         if batch.topic.endswith("." + ENQUIRY) or (persons and not batch.topic.endswith(".person")):
             continue
-        for key in set(batch.keys):
+        for key in _keys(batch):
             try:
                 _ = (key or b"").decode()
             except UnicodeDecodeError:

@@ -150,9 +150,11 @@ class Pseudonymise:
         live = [r for rows, _ in taken for r in rows]
         retract = self._readable(gone + [b.row for b in bad], batch)
         last = {k: r for r, k in enumerate(batch.keys) if k is not None}
-        retract = [r for r in retract if last[batch.keys[r]] == r]  # type: ignore[index]
+        if batch.superseded:
+            last = {k: r for k, r in last.items() if batch.offsets[r] not in batch.superseded}
+        retract = [r for r in retract if last.get(batch.keys[r]) == r]  # type: ignore[arg-type]
         for rows, frame in taken:
-            keep = [i for i, r in enumerate(rows) if last[batch.keys[r]] == r]  # type: ignore[index]
+            keep = [i for i, r in enumerate(rows) if last.get(batch.keys[r]) == r]  # type: ignore[arg-type]
             part = frame if len(keep) == len(rows) else frame[keep]
             self._say(supplier, dataset, contract, part, [rows[i] for i in keep], batch, out)
         self._retract(supplier, dataset, contract, retract, batch, out)

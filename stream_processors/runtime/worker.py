@@ -55,6 +55,8 @@ class _Slot:
     reconcile: bool = False
     replayed: dict[str, set[bytes]] | None = None
     """A stateless processor that re-reads its inputs: the keys that it said per output topic."""
+    superseded: dict[str, frozenset[int]] = field(default_factory=dict)
+    """While it does: per input topic, offsets of records that later ones replace."""
 
 
 class Worker:
@@ -263,6 +265,7 @@ class _Session:
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
             if restored.lagged and not self._declaration.keeps:
                 slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
+                slot.superseded = {tp.topic: self._restorer.superseded(tp.topic, number) for tp in at}
             self._slots[number] = slot
             for tp in at:
                 self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
@@ -301,13 +304,17 @@ class _Session:
         ends: dict[int, dict[str, int]] = {}
         inputs: dict[int, list[Inputs]] = {}
         for (number, topic), found in batches.items():
-            inputs.setdefault(number, []).append(inputs_of(topic, number, found, self._declaration.headers))
+            inputs.setdefault(number, []).append(self._inputs(topic, number, found))
             ends.setdefault(number, {})[topic] = found[-1].offset() + 1
         for number, group in inputs.items():
             steps[number] = self._slots[number].task.step(group)
             self._note_replayed(self._slots[number], steps[number])
         if self._transact(steps, ends, inputs):
             self._worker.batch_done(len(messages))
+
+    def _inputs(self, topic: str, number: int, found: Sequence[Message]) -> Inputs:
+        superseded = self._slots[number].superseded.get(topic, frozenset())
+        return inputs_of(topic, number, found, self._declaration.headers, superseded)
 
     def _reconcile(self, number: int, slot: _Slot) -> None:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
@@ -321,7 +328,7 @@ class _Session:
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
         again, slot.replayed = slot.replayed is not None, None
         if self._transact({number: step}, {number: ends}, {}):
-            slot.reconcile = False
+            slot.reconcile, slot.superseded = False, {}
             self._log.info("reconciled", partition=number)
         elif again:
             raise SessionLostError("aborted while everything was said anew")
