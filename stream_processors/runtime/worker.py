@@ -69,7 +69,8 @@ class Worker:
     ) -> None:
         """`on_batch` is told of each commit and its records; `on_idle` of each wait in vain at the ends of all
         inputs."""
-        self._processor, self._settings, self._instance = processor, settings, instance
+        self._processor, self._instance = processor, instance
+        self._settings = settings.acting_as(processor.declaration.name)
         self._faults = faults or Faults()
         self._now_ms, self._on_batch, self._on_idle = now_ms, on_batch, on_idle
         self._stopping = False
