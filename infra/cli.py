@@ -19,6 +19,7 @@ from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches
 from infra.commands.keys import keys_app
+from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.retention import clock_app, ledger_app, retention_app
@@ -52,6 +53,7 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(monitoring)
 app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)
