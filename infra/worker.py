@@ -23,11 +23,13 @@ from infra.monitoring.ports import metrics_port
 from infra.monitoring.server import MonitoringServer
 from infra.monitoring.traces import Several, Traces, tracer_of, wanted
 from infra.settings import Settings
+from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
@@ -67,6 +69,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         except ValueError as e:
             fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
+        registry.check(ACCOUNTS, contracts.contract("governance/account"))
         context = Context.default(
             lambda: read_key(token_key(settings)),
             lambda: read_key(research_key(settings)),
@@ -81,7 +84,8 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
             metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
-            worker = Worker(processor, settings, mine, faults=faults, observer=observer)
+            accounts = registry if settings.accounts else None
+            worker = Worker(processor, settings, mine, faults=faults, accounts=accounts, observer=observer)
             for sign in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sign, lambda *_: worker.stop())
             with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):
