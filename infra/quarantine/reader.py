@@ -26,6 +26,9 @@ class Reader:
             | {"isolation.level": level, "session.timeout.ms": 10_000}
         )
 
+        self.ended_at = 0
+        """Where the last `read` without a stop ended: behind records that were taken back, too."""
+
     def topics(self) -> dict[str, int]:
         """Every topic and how many partitions it has.
 
@@ -67,7 +70,7 @@ class Reader:
                         if stop is None or m.offset() < stop:
                             found.append(m)
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        ended = True
+                        ended, self.ended_at = True, m.offset()
                     elif not error.retriable():
                         raise KafkaException(error)
                 if found:

@@ -64,7 +64,10 @@ def revealed(settings: Settings, at: At, reason: str, by: str | None) -> dict[st
             for m in batch:
                 key, value = m.key(), m.value() or b""
                 source = place_of(m.headers()).topic
-                return {"key": key.decode(errors="replace"), "value": _decoded(source, value, registry)}
+                return {
+                    "key": key.partition(b"|")[2].decode(errors="replace"),
+                    "value": _decoded(source, value, registry),
+                }
     return {}
 
 

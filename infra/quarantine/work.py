@@ -224,7 +224,8 @@ class Work:
         rows = self._meant.of(scan(reader, topic, partition, start, stop, seen).latest())
         home = f"{_PREFIX}{supplier_of(topic)}."
         newest: dict[str, dict[str, NDArray[np.int64]]] = {}
-        read_to = {topic: stop}
+        # Of the entries, too, what came before the source was read is known by it.
+        read_to = {topic: max(stop, reader.ends(topic, partition)[1])}
         for source, mine in rows.filter(pl.col("source_offset") >= 0).group_by("source"):
             name = str(source[0])
             if name.startswith(home) and contracts.of_topic(name) is not None:
@@ -255,7 +256,7 @@ class Work:
             follow_newest(asked, newest, [m.key() or b"" for m in batch], [m.offset() for m in batch])
             at = batch[-1].offset() + 1
             self._progress(f"{topic} {partition}: newer records", at - first, max(end, at) - first)
-        return {"key": asked, "offset": newest}, at
+        return {"key": asked, "offset": newest}, reader.ended_at
 
     def _count(self, rows: pl.DataFrame) -> None:
         self.tally.done += len(rows)
