@@ -51,6 +51,7 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "governance/operation": frozenset({"technical"}),
         "governance/answer": frozenset({"technical"}),
         "governance/alert": frozenset({"technical"}),
+        "governance/account": frozenset({"technical"}),
         "governance/batch": frozenset({"technical"}),
         "governance/reconciliation": frozenset({"technical"}),
     }

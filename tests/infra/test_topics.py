@@ -53,6 +53,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "governance.operation",
         "governance.batch",
         "governance.reconciliation",
+        "governance.account",
         "governance.alert",
         "governance.acknowledgement",
         "governance.ledger",
