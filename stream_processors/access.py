@@ -10,6 +10,7 @@ is open to it and to nobody else; a supplier may only write its own records, the
 | `supplier.<name>` | whoever publishes that supplier's records |
 | `enclave` | researchers |
 | `operator` | people and programs that look: state of groups and topics, governance; tells the clock |
+| `quarantine` | people who look at what failed, put it back or drop it |
 | `admin` | who makes topics and grants. The brokers ask it nothing, so it runs nothing else |
 | `broker` | the brokers among themselves |
 """
@@ -32,11 +33,13 @@ from stream_processors.enclave.changes import TOPIC as RESEARCH
 from stream_processors.ledger import TOPIC as LEDGER
 from stream_processors.pseudonymise import PSEUDONYMISE
 from stream_processors.publish import PUBLISH
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.kafka import matches
 from stream_processors.runtime.processor import Declaration
 from stream_processors.topology import TOPOLOGY, TopologyError
 
 ADMIN, BROKER, CONTROL, ENCLAVE, OPERATOR = "admin", "broker", "control", "enclave", "operator"
+QUARANTINE = "quarantine"
 SUPER = (BROKER, ADMIN)
 """Principals that the brokers do not ask for grants."""
 SUPPLIER = "supplier."
@@ -45,7 +48,11 @@ CONTROL_READS = (
     *(GOVERNED_ENQUIRY, FINDING, BATCH, GOVERNED_QUARANTINE, clock.TOPIC),  # what comes in
     *(AUDIT, ANSWER, RECONCILIATION, ALERT),  # its own, at the start
 )
-OPERATOR_READS = (ALERT, BATCH, RECONCILIATION, AUDIT, GOVERNED_QUARANTINE, LEDGER, ACKNOWLEDGEMENT, clock.TOPIC)
+OPERATION = "governance.operation"
+OPERATOR_READS = (
+    *(ALERT, BATCH, RECONCILIATION, AUDIT, GOVERNED_QUARANTINE, LEDGER, ACKNOWLEDGEMENT, clock.TOPIC),
+    *(OPERATION, ACCOUNTS),
+)
 """Of governance, what names nobody: no question and no answer."""
 
 Kind = Literal["topic", "group", "transactional id", "cluster"]
@@ -53,6 +60,7 @@ Operation = Literal["read", "write", "describe", "describe configs"]
 CLUSTER = "kafka-cluster"
 """The broker's own name of the one resource of kind cluster."""
 _LOOKS: tuple[Operation, ...] = ("describe", "describe configs")
+_MENDS: tuple[Operation, ...] = ("read", "write")
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +82,15 @@ def supplier_principal(supplier: str) -> str:
 def principals(suppliers: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) -> tuple[str, ...]:
     """Every principal of an installation with these suppliers, those that are asked for no grants included."""
     processors = (d.name for d in topology)
-    return (*SUPER, OPERATOR, CONTROL, *processors, ENCLAVE, *(supplier_principal(s) for s in sorted(suppliers)))
+    return (
+        *SUPER,
+        OPERATOR,
+        QUARANTINE,
+        CONTROL,
+        *processors,
+        ENCLAVE,
+        *(supplier_principal(s) for s in sorted(suppliers)),
+    )
 
 
 def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) -> frozenset[Grant]:
@@ -92,15 +108,19 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
         found |= _processor(declaration, topics)
     for topic in topics:
         if matches(PSEUDONYMISE.reads, topic) and not topic.endswith(f".{ENQUIRY}"):
-            supplier = topic.split(".")[1]
-            found.add(Grant(supplier_principal(supplier), "topic", topic, "write"))
-            found.add(Grant(supplier_principal(supplier), "topic", BATCH, "write"))
+            supplier = supplier_principal(topic.split(".")[1])
+            found |= {Grant(supplier, "topic", t, "write") for t in (topic, BATCH)}
+            found |= {Grant(QUARANTINE, "topic", topic, o) for o in _MENDS}
+        if fnmatchcase(topic, "identified.*.quarantine"):
+            found |= {Grant(QUARANTINE, "topic", topic, o) for o in _MENDS}
         found |= {Grant(OPERATOR, "topic", topic, o) for o in _LOOKS}
         # Every partition needs a heartbeat, and the broker cannot tell that key from another.
         found.add(Grant(CONTROL, "topic", topic, "write"))
     found |= {Grant(CONTROL, "topic", t, "read") for t in CONTROL_READS}
     found |= {Grant(CONTROL, "group", "lethe.", "describe", True), Grant(CONTROL, "group", "lethe.control", "read")}
     found |= {Grant(OPERATOR, "topic", t, "read") for t in OPERATOR_READS}
+    found |= {Grant(QUARANTINE, "topic", OPERATION, o) for o in _MENDS}
+    found |= {Grant(QUARANTINE, "transactional id", "lethe.quarantine", "write"), _looks_only(QUARANTINE)}
     found |= {
         Grant(OPERATOR, "topic", clock.TOPIC, "write"),
         Grant(OPERATOR, "group", "lethe.", "describe", True),
@@ -131,6 +151,7 @@ def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
         *(Grant(name, "topic", t, "read") for t in reads),
         *(Grant(name, "topic", t, "describe configs") for t in reads),  # how long tombstones live there
         *(Grant(name, "topic", t, "write") for t in writes),
+        *(Grant(name, "topic", ACCOUNTS, o) for o in _MENDS),  # it goes on from what it has counted
         Grant(name, "group", f"lethe.{name}", "read"),
         _looks_only(name),
         Grant(name, "transactional id", f"lethe.{name}.", "write", True),
@@ -141,7 +162,7 @@ def validate(found: Iterable[Grant]) -> None:
     """Hold grants to the separation principle, whatever they were worked out from.
 
     Raises:
-        TopologyError: somebody but `pseudonymise` reads the identified zone, or but the enclave the research zone; the
+        TopologyError: somebody but `pseudonymise` and `quarantine` reads the identified zone, or but the enclave the research zone; the
             enclave reads anything else, or a supplier anything at all; a supplier writes what is another's; somebody
             reads tokens and attributes; a topic or the cluster is granted by prefix; one principal's transactional ids
             begin as another's; one that is asked for no grants has some.
@@ -158,7 +179,7 @@ def validate(found: Iterable[Grant]) -> None:
             raise TopologyError(f"{g.principal} is asked for no grants")
     for principal, names in read.items():
         zones = {name.partition(".")[0] for name in names}
-        if "identified" in zones and principal != PSEUDONYMISE.name:
+        if "identified" in zones and principal not in (PSEUDONYMISE.name, QUARANTINE):
             raise TopologyError(f"{principal} may not read the identified zone")
         if ("research" in zones) != (principal == ENCLAVE):
             raise TopologyError(f"{principal} may not read the research zone, and the enclave nothing else")

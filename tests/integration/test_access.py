@@ -63,6 +63,11 @@ READS: dict[str, set[str]] = {
     "operator": {
         *("governance.alert", "governance.batch", "governance.reconciliation", "governance.audit"),
         *("governance.quarantine", "governance.ledger", "governance.acknowledgement", "governance.clock"),
+        *("governance.operation", "governance.account"),
+    },
+    "quarantine": {
+        *(_of("council-northam", (*NORTHAM, "quarantine")) | _of("dfe", (*DFE, "quarantine"))),
+        "governance.operation",
     },
     "control": {
         *("governance.enquiry", "governance.finding", "governance.batch", "governance.quarantine", "governance.clock"),
@@ -84,7 +89,11 @@ WRITES: dict[str, set[str]] = {
     "supplier.dfe": _of("dfe", DFE) | {"governance.batch"},
     "enclave": {"governance.acknowledgement"},
     "operator": {"governance.clock"},
+    "quarantine": READS["quarantine"],
 }
+for _name in NAMES:  # each counts, and goes on from what it has counted
+    READS[_name].add("governance.account")
+    WRITES[_name].add("governance.account")
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,8 @@ def test_a_new_supplier_changes_its_own_grants_and_those_of_its_one_reader() -> 
         ("supplier.council-new", "write"),
         ("pseudonymise", "read"),
         ("pseudonymise", "write"),
+        ("quarantine", "read"),
+        ("quarantine", "write"),
         ("control", "write"),
     }
     assert all("council-new" in g.name for g in new if g.principal != "supplier.council-new")
