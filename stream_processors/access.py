@@ -162,10 +162,10 @@ def validate(found: Iterable[Grant]) -> None:
     """Hold grants to the separation principle, whatever they were worked out from.
 
     Raises:
-        TopologyError: somebody but `pseudonymise` and `quarantine` reads the identified zone, or but the enclave the research zone; the
-            enclave reads anything else, or a supplier anything at all; a supplier writes what is another's; somebody
-            reads tokens and attributes; a topic or the cluster is granted by prefix; one principal's transactional ids
-            begin as another's; one that is asked for no grants has some.
+        TopologyError: somebody but `pseudonymise` and `quarantine` reads the identified zone, or but the enclave the
+            research zone; the enclave reads anything else, or a supplier anything at all; a supplier writes what is
+            another's; somebody reads tokens and attributes; a topic or the cluster is granted by prefix; one
+            principal's transactional ids begin as another's; one that is asked for no grants has some.
     """
     found = list(found)
     read: dict[str, set[str]] = defaultdict(set)
