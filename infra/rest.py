@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
-from stream_processors.runtime.kafka import consumer_config, error_of, matches
+from stream_processors.access import SUPER
+from stream_processors.runtime.kafka import client_config, consumer_config, error_of, matches
 from stream_processors.topology import TOPOLOGY, declaration
 
 _CALL_S = 30
@@ -44,17 +45,20 @@ _PASSING = {
 
 
 class Flow:
-    """Looks at groups and logs, without taking part."""
+    """Looks at groups and logs, without taking part.
+
+    A record is read for whoever reads that topic anyway: an operator may not. That needs the processors' credentials.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
-        self._reader = Consumer(consumer_config(settings, "lethe.at-rest"))
+        self._admin = AdminClient(client_config(settings))
+        self._readers: dict[str, Consumer] = {}
         self._groups: dict[str, Consumer] = {}
 
     def close(self) -> None:
         """Release the connections."""
-        for consumer in [self._reader, *self._groups.values()]:
+        for consumer in [*self._readers.values(), *self._groups.values()]:
             consumer.close()
 
     def lags(self) -> list[Lag]:
@@ -143,14 +147,22 @@ class Flow:
 
     def has_record(self, lag: Lag) -> bool:
         """Whether anything but transaction markers lies at or after a committed offset."""
-        self._reader.assign([TopicPartition(lag.topic, lag.partition, lag.committed)])
+        reader = self._reader(lag.processor)
+        reader.assign([TopicPartition(lag.topic, lag.partition, lag.committed)])
         try:
             while True:
-                for message in self._reader.consume(1, 1.0):
+                for message in reader.consume(1, 1.0):
                     error = message.error()
                     if error is None:
                         return True
                     if error.code() == KafkaError._PARTITION_EOF:
                         return False
         finally:
-            self._reader.unassign()
+            reader.unassign()
+
+    def _reader(self, processor: str) -> Consumer:
+        if processor not in self._readers:
+            settings = self._settings if self._settings.principal in SUPER else self._settings.acting_as(processor)
+            config = consumer_config(settings, f"lethe.{settings.principal}.at-rest")
+            self._readers[processor] = Consumer(config)
+        return self._readers[processor]

@@ -29,7 +29,8 @@ from stream_processors.runtime import kafka
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from stream_processors.runtime.restore import told_by
 
-HOLD_TOKENS = ("linkage.identity", "linkage.candidate")
+HOLD_TOKENS = {"linkage.identity": "route", "linkage.candidate": "link"}
+"""Topics, and the processor that reads each: it is for that one that they are looked at."""
 _DECIDES = "pseudonymise"
 _CALL_S = 30.0
 _POLL_S = 0.25
@@ -150,7 +151,7 @@ def _held(settings: Settings, topic: str) -> Mapping[bytes, tuple[int, ...]]:
     contract = contracts.of_topic(topic)
     assert contract is not None
     held: dict[bytes, tuple[int, ...]] = {}
-    for keys, bodies in _batches(settings, topic):
+    for keys, bodies in _batches(settings.acting_as(HOLD_TOKENS[topic]), topic):
         rows = decode([b[wire.HEADER_BYTES :] for b in bodies if b is not None], contract)
         first = rows.column("epoch").to_pylist()
         also = [None] * len(first)

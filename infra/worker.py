@@ -19,7 +19,11 @@ from infra.catalogue import configured_catalogue
 from infra.epochs import epochs, manifest_file
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
-from infra.logs import configure
+from infra.logs import configure, scrub_exceptions
+from infra.monitoring.metrics import WorkerMetrics
+from infra.monitoring.ports import metrics_port
+from infra.monitoring.server import MonitoringServer
+from infra.monitoring.traces import Several, Traces, tracer_of, wanted
 from infra.settings import Settings
 from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
@@ -30,6 +34,7 @@ from stream_processors.checks import check_schemas
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
+from stream_processors.runtime.observer import Observer
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
@@ -80,14 +85,23 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         )
         with Instance.claim(settings.state, name, number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
+            metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
+            observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
             accounts = registry if settings.accounts else None
-            _run(name, context, settings, mine, faults, accounts)
+            with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):
+                _run(name, context, settings, mine, faults, accounts, observer)
     except _REFUSED as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 
 def _run(
-    name: str, context: Context, settings: Settings, mine: Instance, faults: Faults, accounts: Registry | None
+    name: str,
+    context: Context,
+    settings: Settings,
+    mine: Instance,
+    faults: Faults,
+    accounts: Registry | None,
+    observer: Observer,
 ) -> None:
     """Until a signal. Who makes tokens is built anew when the key epochs change, and then reads everything again."""
     manifest = manifest_file(settings) if name == "pseudonymise" else None
@@ -110,7 +124,18 @@ def _run(
     while not told:
         began = _state_of(manifest)
         processor = build(name, context)
-        running[:] = [Worker(processor, settings, mine, faults=faults, accounts=accounts, on_batch=look, on_idle=look)]
+        running[:] = [
+            Worker(
+                processor,
+                settings,
+                mine,
+                faults=faults,
+                accounts=accounts,
+                observer=observer,
+                on_batch=look,
+                on_idle=look,
+            )
+        ]
         if told:  # between the loop's question and now
             return
         running[0].run()
@@ -165,6 +190,7 @@ def supervise(names: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     configure()
+    scrub_exceptions()
     if len(sys.argv) > 2:
         sys.exit(supervise(sys.argv[1:]))
     leave_pandas_out()

@@ -37,7 +37,7 @@ DOWNSTREAM = ("linkage.contribution", "research.person")
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    with running_stack(tmp_path_factory.mktemp("epochs")) as stack:
+    with running_stack(tmp_path_factory.mktemp("epochs"), security="tls") as stack:
         yield stack
 
 
