@@ -23,6 +23,7 @@ from infra.topic_table import messages, table
 from schemas import contracts, wire
 from schemas.codec import decode
 from stream_processors import oracle
+from stream_processors.access import ADMIN
 from stream_processors.areas import load_areas
 from stream_processors.enquiry.seal import public_key
 from stream_processors.matching.catalogue import load_catalogue
@@ -43,7 +44,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 @pytest.fixture
 def settings(fresh: RunningStack, tmp_path: Path) -> Settings:
-    found = fresh.settings.model_copy(update={"home": tmp_path, "batch_records": 400, "session_timeout_ms": 6_000})
+    found = fresh.settings.model_copy(
+        update={
+            "home": tmp_path,
+            "credentials": fresh.settings.access,
+            "batch_records": 400,
+            "session_timeout_ms": 6_000,
+        }
+    )
     provision(found, suppliers=SUPPLIERS)
     return found
 
@@ -76,11 +84,11 @@ def wait_for(settings: Settings, stage: Stage, seconds: float = 180) -> None:
 
 def said(settings: Settings) -> dict[str, int]:
     """How many records lie downstream in all."""
-    return {t: sum(m.key() != HEARTBEAT_KEY for m in messages(settings, t)) for t in DOWNSTREAM}
+    return {t: sum(m.key() != HEARTBEAT_KEY for m in messages(settings.acting_as(ADMIN), t)) for t in DOWNSTREAM}
 
 
 def research(settings: Settings) -> dict[str, Any]:
-    rows = table(settings, "research.person")
+    rows = table(settings.acting_as(ADMIN), "research.person")
     contract = contracts.contract("research/person")
     bodies = decode([v[wire.HEADER_BYTES :] for v in rows.values()], contract).to_pylist()
     return {k.decode(): v for k, v in zip(rows, bodies, strict=True)}
@@ -89,7 +97,7 @@ def research(settings: Settings) -> dict[str, Any]:
 def differences(settings: Settings, workers: Workers) -> list[str]:
     token, research_key = workers.keys
     expected = oracle.research(
-        live_records(settings),
+        live_records(settings.acting_as(ADMIN)),
         token,
         research_key,
         load_catalogue(),
@@ -100,7 +108,7 @@ def differences(settings: Settings, workers: Workers) -> list[str]:
 
 
 def test_keys_are_rotated_twice_whatever_is_killed(settings: Settings, tmp_path: Path) -> None:
-    population = Population(settings, people=300)
+    population = Population(settings.acting_as(ADMIN), people=300)
     with Workers(settings, tmp_path / "logs") as workers:
         workers.start_all()
         population.publish(events=600)
@@ -149,6 +157,7 @@ def test_keys_are_rotated_twice_whatever_is_killed(settings: Settings, tmp_path:
         assert set(research(settings)) <= ids, "research ids stay"
         found = outcome(lethe(settings, "keys", "status", "--json"))
         assert [(e["epoch"], e["role"]) for e in found["epochs"]] == [(3, "leads")]
-        assert found["epochs"][0]["live"]["linkage.identity"] == len(table(settings, "linkage.identity"))
+        identities = table(settings.acting_as(ADMIN), "linkage.identity")
+        assert found["epochs"][0]["live"]["linkage.identity"] == len(identities)
         assert not epoch_key(settings, 2).exists()
         assert epoch_key(settings, 1).exists(), "references are made under it"
