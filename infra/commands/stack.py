@@ -123,6 +123,7 @@ def status(
                 for r in processors
             ],
             "control_port": settings.control_port,
+            "key_epochs": _key_epochs(settings),
             "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
         }
         typer.echo(json.dumps(found, indent=1))
@@ -142,8 +143,22 @@ def status(
         for f in folders:
             table.add_row(f.name, f.holds, _readable(f.bytes), str(f.path))
         console.print(table)
+    if not as_json and (epochs := _key_epochs(settings)) is not None:
+        typer.echo(f"key epoch {epochs['leads']} leads ({epochs['stage']}; `lethe keys status` counts what is live)")
     if not is_up:
         fail("the stack is not up: lethe up", EXIT_NOT_UP)
+
+
+def _key_epochs(settings: Settings) -> dict[str, Any] | None:
+    """Which key epoch leads, and how far a rotation is; None where there are no keys."""
+    from infra.epochs import load
+    from infra.keys import KeyFileError
+
+    try:
+        manifest = load(settings)
+    except KeyFileError:
+        return None
+    return {"leads": manifest.leads, "stage": manifest.stage, "in_force": sorted(manifest.checks)}
 
 
 def _size(folder: Path) -> int:
