@@ -25,6 +25,7 @@ from infra.topic_table import table
 from schemas import wire
 from schemas.contracts import identified_topic
 from schemas.registry import Registry, SchemaIds
+from stream_processors.access import ADMIN
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.refs import Refs
 from stream_processors.runtime.kafka import producer_config
@@ -44,12 +45,16 @@ class EvaluationFailedError(RuntimeError):
 
 
 def linked(
-    bodies: Bodies, catalogue: Catalogue, change: Change | None, on_progress: Callable[[str], None]
+    bodies: Bodies,
+    catalogue: Catalogue,
+    key: bytes,
+    change: Change | None,
+    on_progress: Callable[[str], None],
 ) -> tuple[dict[str, str], dict[bytes, bytes]]:
     """References by `supplier|id`, and `linkage.link` at rest.
 
-    Everything lies below a temporary folder and is removed in the end. change: what becomes of identities before they
-    are linked.
+    Everything lies below a temporary folder and is removed in the end. key: what references and tokens are made under.
+    change: what becomes of identities before they are linked.
 
     Raises:
         EvaluationFailedError: the stack did not start, a processor ended, or it did not come to rest in an hour.
@@ -57,22 +62,26 @@ def linked(
     with tempfile.TemporaryDirectory(prefix="lethe-evaluate-") as folder:
         home = Path(folder)
         settings = _settings(home, catalogue)
+        settings.keys.mkdir(mode=0o700, parents=True)
+        token_key(settings).touch(mode=0o600)
+        token_key(settings).write_text(key.hex())
         try:
             with Stack(settings):
                 provision(settings, suppliers=list(bodies))
                 init_keys(settings)
+                admin = settings.acting_as(ADMIN)  # it is everybody whom no processor is; those act for themselves
                 registry = Registry(settings.registry)
                 first = ("pseudonymise",) if change else ("pseudonymise", "route", "link")
                 with _running(settings, home, first) as alive:
                     on_progress("publishing")
-                    _publish(settings, registry, bodies)
-                    _rest(settings, first, alive, on_progress)
+                    _publish(admin, registry, bodies)
+                    _rest(admin, first, alive, on_progress)
                 if change:
-                    _change(settings, registry, change)
+                    _change(admin, registry, change)
                     then = ("route", "link")
                     with _running(settings, home, then) as alive:
-                        _rest(settings, then, alive, on_progress)
-                return _refs(settings, bodies), table(settings, "linkage.link")
+                        _rest(admin, then, alive, on_progress)
+                return _refs(settings, bodies), table(admin, "linkage.link")
         except StackError as e:
             raise EvaluationFailedError(f"the stack did not start: {e}") from e
 
