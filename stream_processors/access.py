@@ -144,6 +144,8 @@ def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
     name = declaration.name
     reads = {t for t in topics if matches(declaration.reads, t)}
     writes = {t for t in topics if any(fnmatchcase(t, pattern) for pattern in declaration.writes)}
+    if not declaration.keeps:  # it looks up what it has said when it reads its inputs again
+        reads |= {t for t in writes if t.startswith("linkage.")}
     if declaration.changelog:
         reads.add(declaration.changelog)
         writes.add(declaration.changelog)

@@ -75,9 +75,10 @@ def outcome(process: subprocess.Popen[bytes], code: int = 0) -> dict[str, Any]:
     return found
 
 
-def wait_for(settings: Settings, stage: Stage, seconds: float = 180) -> None:
+def wait_for(settings: Settings, stage: Stage, rotating: subprocess.Popen[bytes], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while load(settings).stage != stage:
+        assert rotating.poll() is None, rotating.communicate()
         assert time.monotonic() < deadline, f"never at {stage}"
         time.sleep(0.02)
 
@@ -127,13 +128,13 @@ def test_keys_are_rotated_twice_whatever_is_killed(settings: Settings, tmp_path:
 
         # At the first stage the command and pseudonymise are killed, at the second link; then it goes on to the end.
         rotating = lethe(settings, "keys", "rotate", "--execute")
-        wait_for(settings, Stage.adding)
+        wait_for(settings, Stage.adding, rotating)
         rotating.kill()
         rotating.communicate()
         workers.kill("pseudonymise")
         workers.start("pseudonymise")
         rotating = lethe(settings, "keys", "rotate", "--execute", "--json")
-        wait_for(settings, Stage.leading)
+        wait_for(settings, Stage.leading, rotating)
         workers.kill("link")
         workers.start("link")
         assert outcome(rotating) == {"leads": 2, "stage": "steady", "retired": 1}
@@ -148,7 +149,7 @@ def test_keys_are_rotated_twice_whatever_is_killed(settings: Settings, tmp_path:
         # The second while records come, change and go.
         rotating = lethe(settings, "keys", "rotate", "--execute", "--json")
         for i, stage in enumerate((Stage.adding, Stage.leading, Stage.retiring)):
-            wait_for(settings, stage)
+            wait_for(settings, stage, rotating)
             population.correct(seed=i, count=20)
             population.delete(seed=10 + i, count=6)
         assert outcome(rotating)["leads"] == 3
