@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import typer
 
@@ -19,6 +20,7 @@ from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches, operations
 from infra.commands.keys import keys_app
+from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
@@ -30,6 +32,8 @@ from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
+from infra.errors import EXIT_ERROR
+from infra.keys import KeyFileError
 
 app = typer.Typer(
     help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
@@ -54,6 +58,7 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
 app.command()(replay)
@@ -67,8 +72,12 @@ app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
-    """Entry point of the command."""
-    app()
+    """Entry point of the command. A credential that is missing or may not be used is one line, whoever needs it."""
+    try:
+        app()
+    except KeyFileError as e:
+        typer.echo(f"error: {e}", err=True)
+        sys.exit(EXIT_ERROR)
 
 
 if __name__ == "__main__":
