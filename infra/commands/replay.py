@@ -81,7 +81,7 @@ def replay(
         fail("replay --execute needs a --reason", EXIT_USAGE)
     numbers = _numbers(partitions)
     moment = moment_ms("--to-datetime", to_datetime) if to_datetime else moment_ms("--by-duration", by_duration)
-    settings = Settings()
+    settings = Settings().acting_as("admin")  # offsets of another principal's group
     groups = None
     try:
         groups = Groups(settings)

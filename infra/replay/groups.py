@@ -9,11 +9,12 @@ from confluent_kafka.admin import AdminClient
 
 from infra.replay.plan import At, Span
 from infra.settings import Settings
-from stream_processors.runtime.kafka import consumer_config
+from stream_processors.runtime.kafka import client_config, consumer_config
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.restore import metadata_of, told_by
 
 _CALL_S = 15
+_LIST_S = 8  # the first call: whether anybody is there
 
 
 def group_of(processor: str) -> str:
@@ -26,7 +27,7 @@ class Groups:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(client_config(settings))
         self._reader = Consumer(consumer_config(settings, "lethe.replay"))
 
     def topics(self) -> dict[str, int]:
@@ -35,7 +36,7 @@ class Groups:
         Raises:
             KafkaException: the broker is away.
         """
-        return {name: len(t.partitions) for name, t in self._admin.list_topics(timeout=_CALL_S).topics.items()}
+        return {name: len(t.partitions) for name, t in self._admin.list_topics(timeout=_LIST_S).topics.items()}
 
     def members(self, processor: str) -> int:
         """How many members its group has: those that were killed, too, until their session times out."""
