@@ -27,6 +27,7 @@ from infra.commands.quarantine import quarantine_app
 from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
+from infra.commands.rollout import compare, rollout_app
 from infra.commands.run import run
 from infra.commands.scan import scan
 from infra.commands.simulate import simulate
@@ -62,6 +63,8 @@ app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
 app.command()(replay)
+app.command()(compare)
+app.add_typer(rollout_app, name="rollout")
 app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.settings import Settings
+from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import consumer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
@@ -33,6 +34,7 @@ def messages(settings: Settings, topic: str) -> Iterator[Message]:
     """
     consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
     try:
+        topic = Edition(settings.edition).topic(topic)
         found = consumer.list_topics(topic, timeout=30).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)

@@ -205,12 +205,13 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
     from infra.keys import KeyFileError, read_key, research_key, token_key
     from infra.replay.estimate import records_per_second
     from schemas.registry import Registry
+    from stream_processors.edition import Edition, EditionSchemas
     from stream_processors.topology import Context, build
 
     context = Context.default(
         lambda: read_key(token_key(settings)),
         lambda: read_key(research_key(settings)),
-        Registry(settings.registry, deadline_seconds=10),
+        EditionSchemas(Registry(settings.registry, deadline_seconds=10), Edition(settings.edition)),
         settings.partitions,
         settings.postcodes,
         settings.k_anonymity,

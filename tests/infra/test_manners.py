@@ -62,6 +62,7 @@ def test_a_command_with_results_prints_them_as_json_if_asked(name: str) -> None:
         ["quarantine", "ls"],
         ["quarantine", "requeue", "--execute"],
         ["replay", "join", "--from-beginning"],
+        ["rollout", "ls"],
     ],
     ids=" ".join,
 )
