@@ -12,6 +12,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 from infra.commands.bench import bench
 from infra.commands.demo import demo
 from infra.commands.dictionary import dictionary
+from infra.commands.doctor import doctor
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
 from infra.commands.enquire import enquire
@@ -19,6 +20,7 @@ from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches, operations
 from infra.commands.keys import keys_app
+from infra.commands.lag import lag
 from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
@@ -30,6 +32,7 @@ from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
+from infra.commands.top import top
 
 app = typer.Typer(
     help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
@@ -54,6 +57,9 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(doctor)
+app.command()(lag)
+app.command()(top)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
