@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import typer
 
@@ -33,6 +34,8 @@ from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
 from infra.commands.top import top
+from infra.errors import EXIT_ERROR
+from infra.keys import KeyFileError
 
 app = typer.Typer(
     help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
@@ -73,8 +76,12 @@ app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
-    """Entry point of the command."""
-    app()
+    """Entry point of the command. A credential that is missing or may not be used is one line, whoever needs it."""
+    try:
+        app()
+    except KeyFileError as e:
+        typer.echo(f"error: {e}", err=True)
+        sys.exit(EXIT_ERROR)
 
 
 if __name__ == "__main__":

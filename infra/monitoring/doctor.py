@@ -31,7 +31,7 @@ from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredErro
 from schemas.rows import from_value
 from stream_processors.clock import EPOCH
 from stream_processors.clock import TOPIC as CLOCK
-from stream_processors.runtime.kafka import consumer_config, producer_config
+from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
 _CALL_S = 30.0
@@ -102,7 +102,7 @@ def _keys(settings: Settings) -> list[Finding]:
 class _Cluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(client_config(settings))
         self._specs = topics.topics_of(settings, suppliers_of(settings, deadline_seconds=10))
         listed = self._admin.list_topics(timeout=_CALL_S).topics
         self._partitions = {name: sorted(t.partitions) for name, t in listed.items() if not name.startswith("_")}

@@ -64,7 +64,7 @@ class Restorer:
         self._processor, self._folder, self._faults = processor, folder, faults
         self._now_ms, self._keep_alive = now_ms, keep_alive
         self._observer: Observer = observer or Unobserved()
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(kafka.client_config(settings))
         config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
         self._consumer = Consumer(config)
         self._tombstones: dict[str, int] = {}

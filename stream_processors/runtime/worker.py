@@ -77,7 +77,8 @@ class Worker:
     ) -> None:
         """`accounts`: what accounts are written by; none are without it. `on_batch` is told of each commit and its
         records; `on_idle` of each wait in vain at the ends of all inputs."""
-        self._processor, self._settings, self._instance = processor, settings, instance
+        self._processor, self._instance = processor, instance
+        self._settings = settings.acting_as(processor.declaration.name)
         self._faults = faults or Faults()
         self.observer: Observer = observer or Unobserved()
         self.accounts = accounts

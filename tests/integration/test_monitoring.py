@@ -104,7 +104,7 @@ def test_the_doctor_names_what_is_wrong_and_nothing_else(workers: Workers) -> No
         until_ready(workers, process)
     assert {f for f in findings_of(workers) if f[1] not in ("disk", "idle")} <= {("info", "clock", "governance.clock")}
 
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    admin = AdminClient(client_config(settings))
     entry = ConfigEntry("segment.ms", "3600001", incremental_operation=AlterConfigOpType.SET)
     changed = ConfigResource(ResourceType.TOPIC, "linkage.identity", incremental_configs=[entry])
     admin.incremental_alter_configs([changed])[changed].result(30)
