@@ -51,9 +51,9 @@ def lag(
         typer.echo(json.dumps(rows, indent=1))
         return
     if partitions:
-        shown = Table("processor", "topic", "partition", "next to read", "end", "oldest waits")
-        for found, came_ms in sorted(sample.oldest.items(), key=lambda kv: kv[1]):
-            age = shown_seconds((sample.now_ms - came_ms) / 1000)
+        shown = Table("processor", "topic", "partition", "committed", "end", "oldest waits")
+        for found, (_, age_s) in sorted(sample.waits.items(), key=lambda kv: -kv[1][1]):
+            age = shown_seconds(age_s)
             shown.add_row(found.processor, found.topic, str(found.partition), str(found.committed), str(found.end), age)
     else:
         shown = Table("processor", "reads", "records behind", "oldest waits", "on this machine")

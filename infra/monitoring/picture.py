@@ -26,29 +26,31 @@ from stream_processors.topology import TOPOLOGY
 
 Health = Literal["ready", "catching up", "stuck", "silent"]
 _ASK_S = 2.0
+_MARKERS = 2
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One running instance, as it answers. `restores`: share of a restore under way, by partition."""
+    """One running instance, as it answers. `restores`: share of a restore under way, by partition. `waits`: how many
+    records wait on each topic and partition that it serves, and how old the last one is that it took in (s)."""
 
     process: str
     instance: int
     pid: int
     health: Health
     restores: Mapping[str, float] = field(default_factory=dict)
+    waits: Mapping[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
     state_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was seen at one time. `at_s`: monotonic seconds; `now_ms`: ms since 1970; `oldest`: when the oldest record
-    that was not taken in came, in ms since 1970."""
+    """What was seen at one time, in monotonic seconds. `waits`: of each partition with records that were not taken in,
+    how many offsets it is behind, and how old the oldest is in seconds, at most."""
 
     at_s: float
-    now_ms: int
     lags: Sequence[Lag]
-    oldest: Mapping[Lag, int]
+    waits: Mapping[Lag, tuple[int, float]]
     seen: Sequence[Seen]
 
 
@@ -106,8 +108,7 @@ def picture(before: Sample | None, now: Sample) -> list[Stage]:
             if pattern == CLOCK:
                 continue
             mine = [lag for lag in now.lags if lag.processor == declaration.name and _of(pattern, lag.topic)]
-            # The offset of a transaction's marker is behind, too; a record is there only where one was found.
-            left = [lag for lag in mine if lag in now.oldest]
+            waits = [now.waits[lag] for lag in mine if lag in now.waits]
             keys = {(lag.topic, lag.partition) for lag in mine}
             came = sum(counted[k] - counted_before.get(k, counted[k]) for k in keys)
             arrows.append(
@@ -115,8 +116,8 @@ def picture(before: Sample | None, now: Sample) -> list[Stage]:
                     pattern,
                     declaration.name,
                     len(mine),
-                    sum(lag.end - max(lag.committed, 0) for lag in left),
-                    max((now.now_ms - now.oldest[lag] for lag in left), default=0) / 1000,
+                    sum(behind for behind, _ in waits),
+                    max((age for _, age in waits), default=0.0),
                     came / span if span > 0 else None,
                 )
             )
@@ -151,8 +152,18 @@ class Sampler:
             KafkaException: the broker does not answer.
         """
         lags = self._flow.lags()
-        oldest = self._flow.ages(lags)
-        return Sample(time.monotonic(), time.time_ns() // 1_000_000, lags, oldest, processes(self._settings))
+        seen = processes(self._settings)
+        told = {(s.process, *place): wait for s in seen for place, wait in s.waits.items()}
+        waits = {lag: told[lag.processor, lag.topic, lag.partition] for lag in lags if _key(lag) in told}
+        # Nobody here serves the rest. The markers of transactions at the end are no records, and look like some.
+        rest = [lag for lag in lags if lag not in waits and lag.end - lag.committed > _MARKERS]
+        ages = self._flow.ages_at_most(rest, time.time_ns() // 1_000_000)
+        waits |= {lag: (lag.end - lag.committed, age) for lag, age in ages.items()}
+        return Sample(time.monotonic(), lags, {lag: wait for lag, wait in waits.items() if wait[0]}, seen)
+
+
+def _key(lag: Lag) -> tuple[str, str, int]:
+    return lag.processor, lag.topic, lag.partition
 
 
 def processes(settings: Settings) -> list[Seen]:
@@ -164,11 +175,16 @@ def processes(settings: Settings) -> list[Seen]:
         port = port_of(folder_of(settings.state, one.processor, one.number))
         text = _ask(port) if port else None
         values = _values(text) if text else {}
-        live, ready = values.get(("lethe_live", ""), 0.0), values.get(("lethe_ready", ""), 0.0)
+        live, ready = values.get(("lethe_live", "", ""), 0.0), values.get(("lethe_ready", "", ""), 0.0)
         health: Health = "silent" if text is None else "stuck" if not live else "ready" if ready else "catching up"
-        restores = {label: v for (name, label), v in values.items() if name == "lethe_restore_ratio"}
-        size = values.get(("lethe_state_bytes", ""), 0.0)
-        out.append(Seen(one.processor, one.number, one.pid, health, restores, size))
+        restores = {partition: v for (name, _, partition), v in values.items() if name == "lethe_restore_ratio"}
+        waits = {
+            (topic, int(partition)): (int(v), values.get(("kafka_consumergroup_lag_seconds", topic, partition), 0.0))
+            for (name, topic, partition), v in values.items()
+            if name == "kafka_consumergroup_lag"
+        }
+        size = values.get(("lethe_state_bytes", "", ""), 0.0)
+        out.append(Seen(one.processor, one.number, one.pid, health, restores, waits, size))
     return sorted(out, key=lambda s: (PROCESSES.index(s.process), s.instance))
 
 
@@ -181,10 +197,10 @@ def _ask(port: int) -> str | None:
         return None
 
 
-def _values(text: str) -> dict[tuple[str, str], float]:
-    """Gauges by name and partition (empty for those without)."""
+def _values(text: str) -> dict[tuple[str, str, str], float]:
+    """Gauges by name, topic and partition (empty for those without)."""
     return {
-        (sample.name, sample.labels.get("partition", "")): sample.value
+        (sample.name, sample.labels.get("topic", ""), sample.labels.get("partition", "")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }

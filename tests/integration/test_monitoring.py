@@ -23,6 +23,7 @@ from infra.provision import provision
 from producers import Publisher
 from schemas import contracts
 from stream_processors.runtime.instance import folder_of
+from stream_processors.runtime.kafka import client_config
 from stream_processors.topology import NAMES
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers

@@ -10,11 +10,13 @@ from stream_processors.topology import NAMES
 
 LATE = Lag("join", "linkage.activity", 0, 100, 130)
 EVEN = Lag("join", "linkage.activity", 1, 50, 50)
-MARKER = Lag("join", "linkage.link", 0, 9, 10)  # a transaction's marker, no record
+MARKER = Lag("join", "linkage.link", 0, 9, 10)  # a transaction's marker: nothing waits
 
 
-def sample(at_s: float, *lags: Lag, oldest: dict[Lag, int] | None = None, seen: tuple[Seen, ...] = ()) -> Sample:
-    return Sample(at_s, 90_000, lags, oldest or {}, seen)
+def sample(
+    at_s: float, *lags: Lag, waits: dict[Lag, tuple[int, float]] | None = None, seen: tuple[Seen, ...] = ()
+) -> Sample:
+    return Sample(at_s, lags, waits or {}, seen)
 
 
 def stage(stages: list[Stage], name: str) -> Stage:
@@ -26,7 +28,7 @@ def test_stages_stand_in_the_order_of_the_topology() -> None:
 
 
 def test_behind_are_records_and_not_markers_of_transactions() -> None:
-    found = stage(picture(None, sample(0, LATE, EVEN, MARKER, oldest={LATE: 30_000})), "join")
+    found = stage(picture(None, sample(0, LATE, EVEN, MARKER, waits={LATE: (30, 60)})), "join")
     activity, link = found.arrows[0], found.arrows[1]
     assert (activity.topic, activity.partitions, activity.behind, activity.age_s) == ("linkage.activity", 2, 30, 60)
     assert (link.topic, link.behind, link.age_s) == ("linkage.link", 0, 0)
@@ -42,7 +44,7 @@ def test_a_rate_takes_two_samples_and_a_new_topic_counts_from_when_it_was_seen()
 
 def test_suppliers_topics_stand_together_and_are_counted_once() -> None:
     lags = [Lag("pseudonymise", f"identified.dfe.{d}", 0, 0, 10) for d in ("person", "absence")]
-    found = stage(picture(None, sample(0, *lags, oldest=dict.fromkeys(lags, 90_000))), "pseudonymise")
+    found = stage(picture(None, sample(0, *lags, waits=dict.fromkeys(lags, (10, 1.0)))), "pseudonymise")
     assert [(a.topic, a.behind) for a in found.arrows] == [("identified.*", 20)]
 
 
