@@ -25,7 +25,7 @@ from infra.provision import add_supplier, provision
 from infra.settings import Settings
 from infra.topics import topics_of
 from schemas.registry import Registry
-from stream_processors.access import ADMIN, CONTROL, ENCLAVE, OPERATOR, principals, supplier_principal
+from stream_processors.access import ADMIN, CONTROL, ENCLAVE, OPERATOR, QUARANTINE, principals, supplier_principal
 from stream_processors.enclave.sync import Options, Round, sync
 from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -153,7 +153,7 @@ def test_every_principal_is_in_these_tables() -> None:
     """A processor that comes new has to be written into this specification."""
     assert set(READS) == {*principals(SUPPLIERS)} - {"admin", "broker"}
     assert set(WRITES) == READS.keys() - {"control"}
-    assert {*NAMES, CONTROL, ENCLAVE, OPERATOR, *map(supplier_principal, SUPPLIERS)} == set(READS)
+    assert {*NAMES, CONTROL, ENCLAVE, OPERATOR, QUARANTINE, *map(supplier_principal, SUPPLIERS)} == set(READS)
 
 
 @pytest.mark.parametrize("principal", READS)
