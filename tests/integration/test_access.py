@@ -50,7 +50,10 @@ def _of(supplier: str, datasets: tuple[str, ...]) -> set[str]:
 
 # What each may read and write, in so many words. `state.<name>` is a processor's own changelog.
 READS: dict[str, set[str]] = {
-    "pseudonymise": _of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE),
+    "pseudonymise": {
+        *(_of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE)),
+        *("linkage.identity", "linkage.activity", "linkage.enquiry"),  # what it has said, having no memory
+    },
     "route": {"linkage.identity", "linkage.link", "state.route"},
     "link": {"linkage.candidate", "linkage.enquiry", "state.link"},
     "join": {"linkage.activity", "linkage.link", "linkage.sought", "state.join"},
@@ -88,7 +91,7 @@ WRITES: dict[str, set[str]] = {
     "supplier.council-northam": _of("council-northam", NORTHAM) | {"governance.batch"},
     "supplier.dfe": _of("dfe", DFE) | {"governance.batch"},
     "enclave": {"governance.acknowledgement"},
-    "operator": {"governance.clock"},
+    "operator": {"governance.clock", "governance.operation"},
     "quarantine": READS["quarantine"],
 }
 for _name in NAMES:  # each counts, and goes on from what it has counted
