@@ -26,6 +26,7 @@ from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
+from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
 from infra.commands.run import run
@@ -66,6 +67,7 @@ app.command()(top)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
+app.command()(replay)
 app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)
