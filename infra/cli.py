@@ -11,6 +11,7 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
+from infra.commands.console import console
 from infra.commands.demo import demo
 from infra.commands.dictionary import dictionary
 from infra.commands.doctor import doctor
@@ -64,6 +65,7 @@ app.command()(batches)
 app.command()(doctor)
 app.command()(lag)
 app.command()(top)
+app.command()(console)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
