@@ -76,6 +76,11 @@ class Flow:
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
         return {lag.processor for lag in lags if self._has_record(lag)}
 
+    def open(self, lags: Iterable[Lag]) -> list[Lag]:
+        """Those of the lags behind which there is a committed record, and not only transaction markers."""
+        late = [lag for lag in lags if lag.committed < lag.end]
+        return [lag for lag in late if lag.end - lag.committed > _NEAR or self._has_record(lag)]
+
     def wait(self, seconds: float, on_wait: Callable[[set[str]], None] = lambda _: None) -> None:
         """Return once the flow is at rest.
 

@@ -17,7 +17,7 @@ from stream_processors.balance import BALANCES
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
-from stream_processors.runtime.state import MemoryStore, Position
+from stream_processors.runtime.state import MemoryStore, Position, Store
 from stream_processors.runtime.task import Task
 
 
@@ -127,7 +127,7 @@ class Driver:
         """
         steps = 0
         while True:
-            ready = [key for key in self._state if (only is None or key[0] in only) and self._pending(key)]
+            ready = [key for key in self.ready() if only is None or key[0] in only]
             if not ready or (until is not None and until()):
                 return steps
             self.step(self._random.choice(ready), self._random.randint(1, batch))
@@ -205,6 +205,10 @@ class Driver:
                 self.log(emit.topic, partition).append(k, v, 0)
         task.commit(result, self._position(key))
 
+    def ready(self) -> list[tuple[str, int]]:
+        """Tasks that have records to take."""
+        return [key for key in self._state if self._pending(key)]
+
     @property
     def tasks(self) -> list[tuple[str, int]]:
         """Processor and partition of every task."""
@@ -222,6 +226,10 @@ class Driver:
         """The tables of a task, as committed."""
         task = self._state[key]
         return {t.name: dict(task.store.scan(t.name, b"")) for t in task.processor.declaration.keeps}
+
+    def store(self, key: tuple[str, int]) -> Store:
+        """The store of a task."""
+        return self._state[key].store
 
     def _pending(self, key: tuple[str, int]) -> list[str]:
         committed = self._committed[key]
