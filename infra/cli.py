@@ -23,6 +23,7 @@ from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
+from infra.commands.reconcile import reconcile
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
 from infra.commands.run import run
@@ -54,6 +55,7 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(reconcile)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)

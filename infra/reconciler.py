@@ -29,7 +29,12 @@ def source_of(settings: Settings) -> Source:
             for m in messages(settings, topic):
                 if m.key() is not None:
                     yield Record(
-                        m.partition(), m.offset(), m.key(), m.value(), m.headers() if wanted(topic) else None, m.timestamp()[1]
+                        m.partition(),
+                        m.offset(),
+                        m.key(),
+                        m.value(),
+                        m.headers() if wanted(topic) else None,
+                        m.timestamp()[1],
                     )
         except KafkaException as e:
             if error_of(e).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -63,9 +68,7 @@ def reconcile_stack(
                 time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
                 continue
             now = time.time_ns() // 1_000_000
-            found = reconcile(
-                source_of(settings), ids, behind=behind, committed=committed, stop=stop, now_ms=now
-            )
+            found = reconcile(source_of(settings), ids, behind=behind, committed=committed, stop=stop, now_ms=now)
             if behind:
                 return found
             again, after, _ = _standing(flow)
@@ -85,8 +88,6 @@ Standing = tuple[list[Behind], dict[tuple[str, int], int], dict[tuple[str, str, 
 def _standing(flow: Flow) -> Standing:
     """Who is behind, where logs end, and how far each processor is."""
     lags = flow.lags()
-    behind = [
-        Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in flow.open(lags)
-    ]
+    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in flow.open(lags)]
     ends = {(lag.topic, lag.partition): lag.end for lag in lags}
     return behind, ends, {(lag.processor, lag.topic, lag.partition): lag.committed for lag in lags}
