@@ -31,6 +31,7 @@ from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
+from infra.commands.trace import trace
 
 app = typer.Typer(
     help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
@@ -56,6 +57,7 @@ app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
 app.command()(reconcile)
+app.command()(trace)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -25,8 +25,8 @@ def table(settings: Settings, topic: str) -> dict[bytes, bytes]:
     return rows
 
 
-def messages(settings: Settings, topic: str) -> Iterator[Message]:
-    """Every committed record of a topic, each partition in order, up to its end as of now.
+def messages(settings: Settings, topic: str, partitions: Sequence[int] | None = None) -> Iterator[Message]:
+    """Every committed record of a topic, or of some partitions of it, each in order, up to its end as of now.
 
     Raises:
         KafkaException: no such topic, or the broker is away.
@@ -36,7 +36,7 @@ def messages(settings: Settings, topic: str) -> Iterator[Message]:
         found = consumer.list_topics(topic, timeout=30).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)
-        left = set(found.partitions)
+        left = set(found.partitions) if partitions is None else set(partitions)
         consumer.assign([TopicPartition(topic, p, 0) for p in left])
         while left:
             for message in consumer.consume(10_000, 0.05):

@@ -72,7 +72,7 @@ def test_batches_balance_end_to_end_whoever_is_killed_meanwhile(
     bad = tmp_path / "absence.csv"
     rows = absences(EVENTS, PEOPLE)
     text = rows.write_csv()
-    bad.write_text(text + "D1,R-late,not a date,300,1,1\n")
+    bad.write_text(text + "D1,,2014-07-20,300,1,1\n")
     code, out = lethe(flow, monkeypatch, "publish", "dfe", "absence", str(bad), "--json")
     assert (code, json.loads(out)["rejected"]) == (0, 1)
     with Publisher("dfe", "absence", settings=settings) as one, Publisher("dfe", "absence", settings=settings) as other:
@@ -104,10 +104,10 @@ def test_the_supplier_has_its_own_report_as_json_and_as_a_page(
     assert code == 0
     assert {b["supplier"] for b in found["batches"]} == {"dfe"}
     (file,) = [b for b in found["batches"] if b["rejected"]]
-    assert file["rejects"] == [{"line": EVENTS + 2, "field": "PeriodEnd", "reason": file["rejects"][0]["reason"]}]
+    assert file["rejects"] == [{"line": EVENTS + 2, "field": "record_id", "reason": file["rejects"][0]["reason"]}]
     page = html.read_text()
     assert "http" not in page.replace("http-equiv", "")
-    assert f'<td class="number">{EVENTS + 2}</td><td>PeriodEnd</td>' in page
+    assert f'<td class="number">{EVENTS + 2}</td><td>record_id</td>' in page
     assert "balanced" in page
     code, out = lethe(flow, monkeypatch, "reconcile", "--batch", file["batch_id"][:6], "--json")
     assert (code, [b["batch_id"] for b in json.loads(out)["batches"]]) == (0, [file["batch_id"]])
