@@ -156,6 +156,12 @@ class Accountant:
                 self._again(topic, position)
         return skipped
 
+    def forget(self, positions: Mapping[str, int]) -> None:
+        """Count anew from where reading goes on: tombstones may have been missed, so that what came and did not go is
+        not what is held."""
+        for topic, position in positions.items():
+            self._set(Account(self._processor, topic, self._partition, since=position, next=position))
+
     def book(
         self, inputs: Sequence[Inputs], outputs: Outputs, writes: Writes, ends: Mapping[str, int], now_ms: int
     ) -> Booked:

@@ -186,6 +186,11 @@ class Driver:
         """
         declaration = self._state[key].processor.declaration
         from_end = {t: self.log(t, key[1]).end for t in declaration.writes if t.startswith("linkage.")}
+        accountant = self.accountants.get(key)
+        if accountant is not None and declaration.keeps:
+            accountant.forget(self._committed[key])
+        elif accountant is not None:
+            accountant.resume(dict.fromkeys(self._committed[key], 0), 0)
         if not declaration.keeps:
             self._committed[key].clear()
         self.crash(key, lose_state=True)
@@ -199,6 +204,10 @@ class Driver:
                 said = {r.key for r in log.read(end)}
                 orphans = {r.key: None for r in log.read(0, stop=end) if r.key is not None and r.key not in said}
                 result.outputs.emit(topic, key[1], list(orphans), list(orphans.values()))
+        if accountant is not None:
+            booked = accountant.book([], result.outputs, result.writes, {}, 0)
+            accountant.commit(booked)
+            result.outputs.emits.append(booked.emit)
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]

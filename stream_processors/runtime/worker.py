@@ -282,6 +282,8 @@ class _Session:
             for tp in at:
                 self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
+            if slot.accountant is not None and restored.lagged and self._declaration.keeps:
+                slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at})
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))

@@ -137,6 +137,13 @@ def test_a_replay_of_what_comes_after_a_publication_leaves_it_alone() -> None:
     assert of.accounts[IN, SECOND.hex()].read == 0
 
 
+def test_after_a_long_absence_everything_is_counted_from_where_it_goes_on() -> None:
+    of = booked(accountant(), inputs([0, 1]))
+    of.forget({IN: 2})
+    found = booked(of, inputs([2])).accounts[IN, ""]
+    assert (found.since, found.next, found.read) == (2, 3, 1)
+
+
 records = st.lists(st.tuples(st.binary(max_size=8), st.none() | st.binary(max_size=8)), max_size=30)
 
 
