@@ -144,6 +144,14 @@ def test_after_a_long_absence_everything_is_counted_from_where_it_goes_on() -> N
     assert (found.since, found.next, found.read) == (2, 3, 1)
 
 
+def test_what_did_not_balance_is_taken_back_once_all_of_it_is_said_anew() -> None:
+    of = Accountant("join", 0, REGISTRY, lambda *_: [("in = out", 2, 1)])
+    booked(of, inputs([0, 1]))
+    booked(of, inputs([2, 3]))
+    of.forget({IN: 4}, {IN: 2})
+    assert [i.where for i in of.accounts["", ""].imbalances] == [f"{IN} 0..1"]
+
+
 records = st.lists(st.tuples(st.binary(max_size=8), st.none() | st.binary(max_size=8)), max_size=30)
 
 
