@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.rows import from_value
@@ -155,6 +155,7 @@ def test_what_did_not_balance_is_taken_back_once_all_of_it_is_said_anew() -> Non
 records = st.lists(st.tuples(st.binary(max_size=8), st.none() | st.binary(max_size=8)), max_size=30)
 
 
+@settings(deadline=None)
 @given(records, st.randoms(use_true_random=False))
 def test_the_sum_of_hashes_is_the_same_in_any_order(
     rows: list[tuple[bytes, bytes | None]], order: random.Random
@@ -162,6 +163,7 @@ def test_the_sum_of_hashes_is_the_same_in_any_order(
     assert total(rows) == total(order.sample(rows, len(rows)))
 
 
+@settings(deadline=None)
 @given(records.filter(len), st.data())
 def test_the_sum_of_hashes_shows_a_record_that_is_missing_double_or_altered(
     rows: list[tuple[bytes, bytes | None]], data: st.DataObject
