@@ -11,6 +11,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
 from infra.commands.demo import demo
+from infra.commands.destroy import destroy
+from infra.commands.destruction import destruction_app
 from infra.commands.dictionary import dictionary
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
@@ -52,6 +54,7 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(destroy)
 app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)
@@ -59,6 +62,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(clock_app, name="clock")
 app.add_typer(retention_app, name="retention")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(destruction_app, name="destruction")
 
 
 def main() -> None:

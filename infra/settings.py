@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
     tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
     heartbeat_seconds: float = Field(default=3600, gt=0, description="between two heartbeats of every partition")
+    sweep_seconds: float = Field(
+        default=3600, gt=0, description="longest time that deleted bytes stay in a state directory"
+    )
     enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import msgpack
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    BottommostLevelCompaction,
+    Cache,
+    CompactOptions,
+    Options,
+    Rdict,
+    RdictIter,
+    WriteBatch,
+)
 
 Writes = dict[str, dict[bytes, bytes | None]]
 """Table to key to value; None deletes."""
@@ -50,6 +59,9 @@ class Store(Protocol):
 
     def position(self) -> Position:
         """How far the store has followed its inputs."""
+
+    def sweep(self, now_ms: int) -> None:
+        """Rewrite the files without what was deleted or replaced: no byte of it is left in them."""
 
     def close(self) -> None:
         """Release files."""
@@ -170,6 +182,9 @@ class MemoryStore:
         """See `Store`."""
         return self._position
 
+    def sweep(self, now_ms: int) -> None:
+        """See `Store`."""
+
     def close(self) -> None:
         """See `Store`."""
 
@@ -179,6 +194,8 @@ class RocksStore:
     log."""
 
     _POSITION = b"\x00position"
+    SWEPT = b"\x00swept"
+    """Row that says when the folder was last swept, in ms since 1970."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the folder.
@@ -195,6 +212,9 @@ class RocksStore:
         options.set_max_background_jobs(1)
         options.set_keep_log_file_num(2)
         options.set_max_open_files(256)
+        # The manifest names the first and the last key of every file there was: begun anew at each change, of those
+        # that there are.
+        options.set_max_manifest_file_size(1)
         blocks = BlockBasedOptions()
         blocks.set_block_cache(_CACHE)
         blocks.set_bloom_filter(10, False)
@@ -247,6 +267,17 @@ class RocksStore:
             return Position({})
         inputs, changelog, written_ms = msgpack.unpackb(packed)
         return Position(inputs, changelog, written_ms)
+
+    def sweep(self, now_ms: int) -> None:
+        """See `Store`. Memtable and log go to a file, all files are merged into new ones, and the manifest is begun
+        anew twice, since each still lists the files before its own first change. Costs a copy of what lives."""
+        merge = CompactOptions()
+        merge.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        self._db.flush(True)
+        self._db.compact_range(None, None, merge)
+        for _ in range(2):
+            self._db.put(self.SWEPT, b"%d" % now_ms)
+            self._db.flush(True)
 
     def close(self) -> None:
         """See `Store`."""

@@ -24,7 +24,7 @@ from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import Position
+from stream_processors.runtime.state import Position, discard
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -35,6 +35,7 @@ _BUSY_RECORDS = 1_000
 _BUSY_FILL_S = 0.5
 _ASK_AGAIN_S = 5.0
 _COLLECT_EVERY = 100
+_TIDY_S = 60.0
 
 
 class SessionLostError(RuntimeError):
@@ -49,6 +50,10 @@ class _Slot:
     task: Task
     at_end: set[str] = field(default_factory=set)
     reconcile: bool = False
+    sweep_at: float = 0.0
+    """When its files are rewritten without what was deleted, on the monotonic clock."""
+    written: bool = True
+    """Whether anything was written since they were; what a restart finds may have been."""
     replayed: dict[str, set[bytes]] | None = None
     """A stateless processor that re-reads its inputs: the keys that it said per output topic."""
 
@@ -146,6 +151,9 @@ class _Session:
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._heard = time.monotonic()
+        self._folder = instance.folder
+        self._left: dict[str, float] = {}
+        self._tidy_at = 0.0
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -169,6 +177,7 @@ class _Session:
             for number, slot in self._slots.items():
                 if slot.reconcile and slot.at_end >= set(slot.topics):
                     self._reconcile(number, slot)
+            self._sweep()
         self._log.info("drained")
 
     def close(self) -> None:
@@ -198,6 +207,28 @@ class _Session:
             self._worker.idle()
         elif time.monotonic() > self._heard + _ASK_AGAIN_S:
             self._read_on()
+
+    def _sweep(self) -> None:
+        """Have no deleted byte in a state folder for longer than the settings say.
+
+        One partition at a time is rewritten. What partitions that are elsewhere now have left is removed as late.
+        """
+        now, every = time.monotonic(), self._settings.sweep_seconds
+        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and self._declaration.keeps]
+        if due:
+            slot = self._slots[min(due)[1]]
+            if slot.written:
+                slot.task.store.sweep(self._worker.now_ms())
+            slot.written, slot.sweep_at = False, time.monotonic() + every
+        if now >= self._tidy_at:
+            self._tidy_at = now + min(every, _TIDY_S)
+            left = {f.name for f in self._folder.iterdir() if f.is_dir() and f.name.isdigit()} - set(
+                map(str, self._slots)
+            )
+            self._left = {name: self._left.get(name, now) for name in left}
+            for name in [n for n, since in self._left.items() if now - since >= every]:
+                discard(self._folder / name)
+                self._log.info("state_discarded", partition=int(name))
 
     def _consume(self) -> list[Message]:
         """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest.
@@ -255,6 +286,7 @@ class _Session:
         for number, at in sorted(numbers.items()):
             restored = self._restorer.restore(number, at)
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
+            slot.sweep_at = time.monotonic() + self._settings.sweep_seconds
             if restored.lagged and not self._declaration.keeps:
                 slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
             self._slots[number] = slot
@@ -350,6 +382,7 @@ class _Session:
             slot = self._slots[number]
             was = slot.task.store.position()
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
+            slot.written = True
         self._faults.reach("applied")
         return True
 

@@ -120,3 +120,26 @@ def test_a_folder_has_one_owner_and_can_be_discarded(tmp_path: Path) -> None:
     store.close()
     discard(tmp_path / "state")
     assert RocksStore(tmp_path / "state").position() == Position({})
+
+
+def test_after_a_sweep_no_file_holds_a_byte_of_what_was_deleted_or_replaced(tmp_path: Path) -> None:
+    """Also not the keys at the ends of files, which RocksDB's manifest names."""
+    store = RocksStore(tmp_path)
+    rows: dict[bytes, bytes | None] = {b"middle%d" % i: b"value" * 20 for i in range(3_000)}
+    store.apply(
+        {"a": {**rows, b"aa-first-gone": b"x", b"zz-last-gone": b"value-gone", b"k": b"old-gone"}}, Position({})
+    )
+    store.sweep(1)  # now they are in files
+    store.apply({"a": {b"aa-first-gone": None, b"zz-last-gone": None, b"k": b"new"}}, Position({"t": 1}))
+
+    def held() -> set[str]:
+        return {p.name for p in tmp_path.iterdir() if b"-gone" in p.read_bytes()}
+
+    assert held()
+    store.sweep(2)
+    assert held() == set()
+    assert list(store.scan("a", b"k")) == [(b"k", b"new")]
+    assert len(list(store.scan("a", b"middle"))) == 3_000
+    assert store.position() == Position({"t": 1})
+    store.close()
+    assert RocksStore(tmp_path).position() == Position({"t": 1})
