@@ -14,7 +14,7 @@ ALLOWED_FIELDS = frozenset(
     {
         "event", "level", "timestamp", "processor", "instance", "partition", "partitions", "topic", "offset", "records",
         "error", "retry_in_s", "lagged", "what", "supplier", "dataset", "file", "point", "seconds", "pid",
-        "exit_code", "advice",
+        "exit_code", "advice", "rule", "where",
     }
 )  # fmt: skip
 

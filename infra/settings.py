@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         default=3600, gt=0, description="longest time that deleted bytes stay in a state directory"
     )
     enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
+    accounts: bool = Field(default=True, description="commit counts with the records; false: only to see what it costs")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 

@@ -19,11 +19,13 @@ from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
 from infra.logs import configure
 from infra.settings import Settings
+from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
@@ -63,6 +65,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         except ValueError as e:
             fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
+        registry.check(ACCOUNTS, contracts.contract("governance/account"))
         context = Context.default(
             lambda: read_key(token_key(settings)),
             lambda: read_key(research_key(settings)),
@@ -75,7 +78,8 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         processor = build(name, context)
         with Instance.claim(settings.state, name, number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
-            worker = Worker(processor, settings, mine, faults=faults)
+            accounts = registry if settings.accounts else None
+            worker = Worker(processor, settings, mine, faults=faults, accounts=accounts)
             for sign in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sign, lambda *_: worker.stop())
             worker.run()

@@ -50,6 +50,7 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "governance/audit": frozenset({"reference", "technical"}),
         "governance/answer": frozenset({"technical"}),
         "governance/alert": frozenset({"technical"}),
+        "governance/account": frozenset({"technical"}),
         "governance/batch": frozenset({"technical"}),
         "governance/reconciliation": frozenset({"technical"}),
     }

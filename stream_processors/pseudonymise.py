@@ -6,6 +6,7 @@ an event record becomes one `linkage.activity`. Both stay in the partition that 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from stream_processors.matching.normalise import normalise, postcode
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
+from stream_processors.runtime.account import BATCH_HEADER, publications
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -42,6 +44,7 @@ PSEUDONYMISE = Declaration(
         "identified.*.quarantine",
         "governance.quarantine",
     ),
+    headers=True,
 )
 
 _FORM = 2  # of what is said; another makes a worker say all anew
@@ -151,6 +154,17 @@ class Pseudonymise:
         self._quarantine(supplier, dataset, bad, gone, batch, out)
         out.count("accepted", len(live) + len(gone))
         out.count("quarantined", len(bad))
+        self._tally(batch, live, gone, bad, out)
+
+    def _tally(self, batch: Inputs, live: list[int], gone: list[int], bad: list[_Bad], out: Outputs) -> None:
+        found = (("accepted", live), ("deletions", gone), ("quarantined", [b.row for b in bad]))
+        names = publications(batch)
+        for name, rows in found:
+            out.tally(batch.topic, name, len(rows))
+            if rows and any(names):
+                for publication, n in Counter(map(names.__getitem__, rows)).items():
+                    if publication:
+                        out.tally(batch.topic, name, n, publication)
 
     def _decode(self, id_: int, bodies: list[bytes], contract: Contract, topic: str) -> Decoded:
         if id_ == self._ids.schema_id(topic):
@@ -240,12 +254,19 @@ class Pseudonymise:
             batch.partition,
             keys,
             wire.frame(self._ids.schema_id("linkage.activity"), values),
+            headers := _belongings(batch, rows),
         )
         if dataset == "person":
-            self._say_identity(supplier, contract, named, batch, out)
+            self._say_identity(supplier, contract, named, batch, headers, out)
 
     def _say_identity(
-        self, supplier: str, contract: Contract, named: pl.DataFrame, batch: Inputs, out: Outputs
+        self,
+        supplier: str,
+        contract: Contract,
+        named: pl.DataFrame,
+        batch: Inputs,
+        headers: list[list[tuple[str, bytes]]] | None,
+        out: Outputs,
     ) -> None:
         cohort = contract.name == "identified/council.person"
         tokenised = tokenise(normalise(named), self._catalogue, self._tokens)
@@ -266,6 +287,7 @@ class Pseudonymise:
             batch.partition,
             _bytes(named["subject_ref"]),
             wire.frame(self._ids.schema_id("linkage.identity"), values),
+            headers,
         )
 
     def _readable(self, rows: list[int], batch: Inputs) -> list[int]:
@@ -348,6 +370,16 @@ def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
     if key is None:
         key = f"@{batch.partition}-{batch.offsets[row]}".encode()
     return dataset.encode() + b"|" + key
+
+
+def _belongings(batch: Inputs, rows: Sequence[int]) -> list[list[tuple[str, bytes]]] | None:
+    """The header that says which publication a record belongs to, and no other: what a supplier writes into a header is
+    not let through."""
+    names = publications(batch)
+    if not any(names):
+        return None
+    made = {n: [(BATCH_HEADER, bytes.fromhex(n))] if n else [] for n in set(names)}
+    return [made[names[row]] for row in rows]
 
 
 def _unusable_id(name: str) -> pl.Expr:

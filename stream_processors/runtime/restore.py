@@ -20,7 +20,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from infra.settings import Settings
+from schemas.registry import SchemaIds
+from schemas.rows import from_value
 from stream_processors.runtime import kafka
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
+from stream_processors.runtime.account import Account
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
@@ -118,6 +122,14 @@ class Restorer:
                 lagged=lagged,
             )
         return Restored(task, changelog_end, lagged)
+
+    def accounts(self, number: int, ids: SchemaIds) -> list[Account]:
+        """What this processor has counted of a partition, as committed."""
+        mine = f"{self._processor.declaration.name}|".encode()
+        rows: dict[bytes, bytes] = {}
+        for batch in self._read(ACCOUNTS, number, 0, None):
+            rows.update({m.key(): m.value() for m in batch if m.value() is not None and m.key().startswith(mine)})
+        return [Account.of_row(from_value(ACCOUNTS, value, ids)) for value in rows.values()]
 
     def live_keys(self, topic: str, number: int) -> list[bytes]:
         """Keys of a partition that have a value at the end of the log."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,10 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from infra.settings import Settings
+from schemas.registry import SchemaIds
+from stream_processors.balance import BALANCES
 from stream_processors.runtime import kafka
+from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.processor import Processor
@@ -49,6 +52,7 @@ class _Slot:
     topics: list[str]
     task: Task
     at_end: set[str] = field(default_factory=set)
+    accountant: Accountant | None = None
     reconcile: bool = False
     sweep_at: float = 0.0
     """When its files are rewritten without what was deleted, on the monotonic clock."""
@@ -68,14 +72,16 @@ class Worker:
         instance: Instance,
         *,
         faults: Faults | None = None,
+        accounts: SchemaIds | None = None,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
         on_batch: Callable[[int], None] = lambda _n: None,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_batch` is told of each commit and its records; `on_idle` of each wait in vain at the ends of all
-        inputs."""
+        """`accounts`: what accounts are written by; none are without it. `on_batch` is told of each commit and its
+        records; `on_idle` of each wait in vain at the ends of all inputs."""
         self._processor, self._settings, self._instance = processor, settings, instance
         self._faults = faults or Faults()
+        self.accounts = accounts
         self._now_ms, self._on_batch, self._on_idle = now_ms, on_batch, on_idle
         self._stopping = False
         self._batches = 0
@@ -292,9 +298,21 @@ class _Session:
             self._slots[number] = slot
             for tp in at:
                 self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
+            slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._log.info("assigned", partitions=sorted(numbers))
+
+    def _accountant(self, number: int, positions: dict[str, int]) -> Accountant | None:
+        """With the accounts that were committed, held to where reading goes on."""
+        if self._worker.accounts is None:
+            return None
+        name = self._declaration.name
+        accounts = self._restorer.accounts(number, self._worker.accounts)
+        made = Accountant(name, number, self._worker.accounts, BALANCES.get(name), accounts)
+        for gap in made.resume(positions, self._worker.now_ms()):
+            self._log.error("skipped", topic=gap.ranges[0].topic, partition=number, records=gap.found - gap.expected)
+        return made
 
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
@@ -320,7 +338,7 @@ class _Session:
         for number, group in inputs.items():
             steps[number] = self._slots[number].task.step(group)
             self._note_replayed(self._slots[number], steps[number])
-        if self._transact(steps, ends):
+        if self._transact(steps, ends, inputs):
             self._worker.batch_done(len(messages))
 
     def _reconcile(self, number: int, slot: _Slot) -> None:
@@ -334,7 +352,7 @@ class _Session:
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
         again, slot.replayed = slot.replayed is not None, None
-        if self._transact({number: step}, {number: ends}):
+        if self._transact({number: step}, {number: ends}, {}):
             slot.reconcile = False
             self._log.info("reconciled", partition=number)
         elif again:
@@ -350,7 +368,9 @@ class _Session:
             for key, value in zip(emit.keys, emit.values, strict=True):
                 (said.discard if value is None else said.add)(key)
 
-    def _transact(self, steps: dict[int, Step], ends: dict[int, dict[str, int]]) -> bool:
+    def _transact(
+        self, steps: dict[int, Step], ends: dict[int, dict[str, int]], inputs: Mapping[int, Sequence[Inputs]]
+    ) -> bool:
         """One transaction over all partitions of the batch; False if it was aborted and the consumer rewound."""
         now = self._worker.now_ms()
         offsets = [
@@ -358,11 +378,18 @@ class _Session:
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
+        booked = {
+            number: accountant.book(inputs.get(number, ()), step.outputs, step.writes, ends[number], now)
+            for number, step in steps.items()
+            if (accountant := self._slots[number].accountant) is not None
+        }
         try:
             self._producer.begin_transaction()
             for number, step in steps.items():
                 for emit in step.outputs.emits:
                     self._produce(emit, number)
+                if number in booked:
+                    self._produce(booked[number].emit, number)
             self._faults.reach("produced")
             if offsets:
                 self._retried(
@@ -381,6 +408,9 @@ class _Session:
             self._next.update({(topic, number): end for topic, end in ends[number].items()})
             slot = self._slots[number]
             was = slot.task.store.position()
+            if number in booked and slot.accountant is not None:
+                for found in slot.accountant.commit(booked[number]):
+                    self._log.error("imbalance", partition=number, rule=found.rule, where=found.where)
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
             slot.written = True
         self._faults.reach("applied")

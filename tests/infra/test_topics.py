@@ -52,6 +52,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "governance.audit",
         "governance.batch",
         "governance.reconciliation",
+        "governance.account",
         "governance.alert",
         "governance.acknowledgement",
         "governance.ledger",
