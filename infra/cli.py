@@ -10,7 +10,7 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
-from infra.commands.demo import demo
+from infra.commands.demo import demo_app
 from infra.commands.destroy import destroy
 from infra.commands.destruction import destruction_app
 from infra.commands.dictionary import dictionary
@@ -55,7 +55,7 @@ app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
 app.command()(destroy)
-app.command()(demo)
+app.add_typer(demo_app, name="demo")
 app.command()(bench)
 evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")

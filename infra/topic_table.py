@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -31,20 +31,31 @@ def messages(settings: Settings, topic: str) -> Iterator[Message]:
     Raises:
         KafkaException: no such topic, or the broker is away.
     """
+    return messages_of(settings, [topic])
+
+
+def messages_of(settings: Settings, topics: Iterable[str]) -> Iterator[Message]:
+    """The same of several topics at once: one client, and the records of different partitions in any order.
+
+    Raises:
+        KafkaException: no such topic, or the broker is away.
+    """
     consumer = Consumer(consumer_config(settings, "lethe.table"))
     try:
-        found = consumer.list_topics(topic, timeout=30).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        left = set(found.partitions)
-        consumer.assign([TopicPartition(topic, p, 0) for p in left])
+        left: set[tuple[str, int]] = set()
+        for topic in topics:
+            found = consumer.list_topics(topic, timeout=30).topics[topic]
+            if found.error is not None:
+                raise KafkaException(found.error)
+            left |= {(topic, p) for p in found.partitions}
+        consumer.assign([TopicPartition(topic, p, 0) for topic, p in sorted(left)])
         while left:
             for message in consumer.consume(10_000, 0.05):
                 error = message.error()
                 if error is None:
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition())
+                    left.discard((message.topic(), message.partition()))
                 else:
                     raise KafkaException(error)
     finally:

@@ -93,7 +93,7 @@ def destroy(
     )
     try:
         with not_up():
-            paths = run(settings, order, today, lambda folder: _sync(settings, folder), console.print)
+            paths = run(settings, order, today, lambda folder: sync_enclave(settings, folder), console.print)
     except NotYetError as e:
         fail(str(e))
     if as_json:
@@ -102,7 +102,7 @@ def destroy(
         typer.echo(f"everything is destroyed; the certificate: {', '.join(map(str, paths))}")
 
 
-def _sync(settings: Settings, folder: Path) -> None:
+def sync_enclave(settings: Settings, folder: Path) -> None:
     """Bring an enclave of this machine to the end, under the name that it has acknowledged with."""
     from schemas.registry import Registry
     from stream_processors.enclave.acknowledge import FILE

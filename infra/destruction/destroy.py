@@ -313,7 +313,7 @@ class _Destruction:
         return text + (f"; not waited for: {', '.join(self._journal.without)}" if self._journal.without else "")
 
     def _last_deletions(self) -> dict[int, int]:
-        table = topics.held("research.person", messages(self._settings, "research.person"), lambda *_: None)
+        table = topics.held("research.person", messages(self._settings, "research.person"))
         if table.at:
             raise NotYetError(f"{len(table.at)} research records are left: see `lethe alerts`, and run this again")
         return table.deleted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import Message
@@ -33,26 +33,31 @@ class Held:
     records: int = 0
 
 
-def held(topic: str, messages: Iterable[Message], look: Callable[[str, Message], None]) -> Held:
-    """Read a topic. Memory: an entry for each key that lives."""
-    found = Held()
-    source = topic in SOURCES
+def take(tables: Mapping[str, Held], m: Message) -> None:
+    """Take a record into its topic's table. Memory: an entry for each key that lives."""
+    topic = m.topic()
+    found = tables[topic]
+    found.records += 1
+    key, value, partition, offset = m.key(), m.value(), m.partition(), m.offset()
+    if key == HEARTBEAT_KEY and value is None:
+        return
+    key = key or b""
+    if value is None:
+        found.at.pop(key, None)
+        found.expires.pop(key, None)
+        found.deleted[partition] = offset
+    else:
+        found.at[key] = (partition, offset)
+        if topic in SOURCES:
+            found.expires[key] = envelope(topic, value).expires_on
+
+
+def held(topic: str, messages: Iterable[Message]) -> Held:
+    """One topic as a table."""
+    table = Held()
     for m in messages:
-        found.records += 1
-        key, value, partition, offset = m.key(), m.value(), m.partition() or 0, m.offset() or 0
-        if key == HEARTBEAT_KEY and value is None:
-            continue
-        look(f"{topic}-{partition}@{offset}", m)
-        key = key or b""
-        if value is None:
-            found.at.pop(key, None)
-            found.expires.pop(key, None)
-            found.deleted[partition] = offset
-        else:
-            found.at[key] = (partition, offset)
-            if source:
-                found.expires[key] = envelope(topic, value).expires_on
-    return found
+        take({topic: table}, m)
+    return table
 
 
 def not_live(proof: Proof, tables: Mapping[str, Held], lines: list[Line], destroyed: Destroyed) -> None:

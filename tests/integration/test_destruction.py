@@ -44,7 +44,7 @@ CANARIES = {
 SIMULATED = {
     "partitions": 2,
     "clock": "simulated",
-    "heartbeat_seconds": 1.0,
+    "heartbeat_seconds": 3.0,
     "sweep_seconds": 3.0,
     "session_timeout_ms": 6_000,
 }
