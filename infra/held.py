@@ -34,7 +34,7 @@ def due(settings: Settings, as_of: date, hard_stop: date) -> dict[tuple[str, str
     for kind in DECLARATIONS:
         held: dict[bytes, Envelope] = {}
         topic = f"linkage.{kind}"
-        for message in messages(settings, topic):
+        for message in messages(settings.acting_as(DECLARATIONS[kind].name), topic):
             key, value = message.key(), message.value()
             if key is None or key == HEARTBEAT_KEY:
                 continue
@@ -73,7 +73,7 @@ def confirmed_days(settings: Settings) -> dict[tuple[str, int], int]:
     days: dict[tuple[str, int], int] = {}
     for kind, declaration in DECLARATIONS.items():
         assert declaration.changelog
-        for m in messages(settings, declaration.changelog):
+        for m in messages(settings.acting_as(declaration.name), declaration.changelog):
             if m.key() == clock.ROW and m.value() is not None:
                 day = Clock.unpacked(m.value()).confirmed
                 if day is not None:
@@ -90,7 +90,7 @@ def ledger_heads(settings: Settings) -> dict[Chain, Head]:
     heads: dict[Chain, Head] = {}
     for kind, declaration in DECLARATIONS.items():
         assert declaration.changelog
-        for m in messages(settings, declaration.changelog):
+        for m in messages(settings.acting_as(declaration.name), declaration.changelog):
             value = m.value()
             if m.key() == HEAD_ROW and value is not None:
                 heads[kind, m.partition() or 0] = Head(*msgpack.unpackb(value)[1:])

@@ -40,7 +40,7 @@ def messages_of(settings: Settings, topics: Iterable[str]) -> Iterator[Message]:
     Raises:
         KafkaException: no such topic, or the broker is away.
     """
-    consumer = Consumer(consumer_config(settings, "lethe.table"))
+    consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
     try:
         left: set[tuple[str, int]] = set()
         for topic in topics:

@@ -48,6 +48,7 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "governance/enquiry": frozenset({"sealed", "technical"}),
         "governance/finding": frozenset({"reference", "technical"}),  # hashes of references, for the audit
         "governance/audit": frozenset({"reference", "technical"}),
+        "governance/operation": frozenset({"technical"}),
         "governance/answer": frozenset({"technical"}),
         "governance/alert": frozenset({"technical"}),
         "governance/account": frozenset({"technical"}),

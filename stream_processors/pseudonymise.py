@@ -46,6 +46,8 @@ PSEUDONYMISE = Declaration(
     ),
     headers=True,
 )
+ATTEMPTS = "lethe.requeue.attempts"
+"""Header of a record that was put back from quarantine: how often. It comes along if the record fails again."""
 
 _FORM = 2  # of what is said; another makes a worker say all anew
 LARGEST_VALUE_BYTES = 1_000_000
@@ -334,6 +336,7 @@ class Pseudonymise:
                 ("__connect.errors.offset", str(batch.offsets[b.row]).encode()),
                 ("__connect.errors.exception.class.name", b.error.encode()),
                 ("lethe.errors.field", (b.field or "").encode()),
+                *_attempts(batch, b.row),
             ]
         order = sorted(headers)
         failed = {b.row for b in bad}
@@ -362,6 +365,13 @@ class Pseudonymise:
             [f"{batch.topic}|{batch.partition}|{batch.offsets[b.row]}".encode() for b in bad],
             wire.frame(self._ids.schema_id("governance.quarantine"), encode(one_batch(rows), _QUARANTINED)),
         )
+
+
+def _attempts(batch: Inputs, row: int) -> list[tuple[str, bytes]]:
+    """The header that a requeue has left on a record, if it is a number: nothing else of a supplier's headers goes
+    on."""
+    headers = batch.headers[row] if batch.headers is not None else None
+    return [(k, v) for k, v in headers or () if k == ATTEMPTS and v is not None and v.isdigit() and len(v) < 10]
 
 
 def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:

@@ -35,6 +35,7 @@ def scan(
     from confluent_kafka import KafkaException
 
     from infra.topic_table import messages
+    from stream_processors.access import ENCLAVE
     from stream_processors.scan import Canaries
     from stream_processors.scan import scan as scan_records
 
@@ -45,7 +46,7 @@ def scan(
     records = 0
     found: Counter[str] = Counter()
     try:
-        for m in messages(Settings(), "research.person"):
+        for m in messages(Settings().acting_as(ENCLAVE), "research.person"):
             records += 1
             found += scan_records([(m.key(), m.value(), m.headers() or [])], planted)
     except KafkaException as e:

@@ -73,6 +73,7 @@ def up() -> None:
         fail(str(e), EXIT_ERROR)
     typer.echo(f"topics: {len(done.topics)}, {len(done.created)} of them new, {len(done.corrected)} corrected")
     typer.echo(f"schemas: {len(done.schema_ids)}")
+    typer.echo(f"security: {settings.security}; {done.granted} grants made, {len(done.taken_back)} taken back")
 
 
 def down() -> None:
@@ -103,7 +104,8 @@ def status(
     """
     from infra.broker.cluster import Stack
     from infra.broker.fetch import StackError
-    from stream_processors.runtime.instance import running
+    from infra.monitoring.server import port_of
+    from stream_processors.runtime.instance import folder_of, running
 
     settings = Settings()
     try:
@@ -111,6 +113,7 @@ def status(
     except StackError as e:
         fail(str(e), EXIT_ERROR)
     processors = running(settings.state)
+    answers_at = {r: port_of(folder_of(settings.state, r.processor, r.number)) for r in processors}
     folders = data_folders(settings)
     is_up = all(p.answers for p in processes)
     rows, unread = _deletions(settings, is_up)
@@ -120,7 +123,10 @@ def status(
             "processes": [
                 {"name": p.name, "pid": p.pid, "port": p.port, "state": p.state, "log": str(p.log)} for p in processes
             ],
-            "processors": [{"name": r.processor, "instance": r.number, "pid": r.pid} for r in processors],
+            "processors": [
+                {"name": r.processor, "instance": r.number, "pid": r.pid, "metrics_port": answers_at[r]}
+                for r in processors
+            ],
             "control_port": settings.control_port,
             "deletions_on_disk": rows,
             "partitions_not_looked_at": unread,
@@ -134,7 +140,9 @@ def status(
             state = "up, not started here" if p.state == "foreign" else p.state
             table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
         for r in processors:
-            port = str(settings.control_port) if r.processor == "control" else "-"
+            port = str(answers_at[r] or "-")
+            if r.processor == "control":
+                port = f"{settings.control_port}, {port}"
             table.add_row(f"{r.processor} {r.number}", "running", str(r.pid), port, "its standard error")
         console.print(table)
         table = Table("directory", "holds", "on disk", Column("path", overflow="fold"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from infra.settings import Settings
+from stream_processors.runtime.kafka import client_config
 
 CLEANING_MS = 30_000
 """What the cleaner may take for its work, and for those that are before it in its queue."""
@@ -47,7 +48,7 @@ def bounds(settings: Settings, topics: list[str]) -> dict[str, Bound]:
     Raises:
         KafkaException: the broker is away, or has no such topic.
     """
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+    admin = AdminClient(client_config(settings))
     brokers = admin.list_topics(timeout=_CALL_S).brokers
     asked = [ConfigResource(ResourceType.BROKER, str(b)) for b in brokers]
     backoff = max(

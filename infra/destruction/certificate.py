@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,7 +39,7 @@ def tool() -> str:
         return "lethe"
 
 
-def document(proof: Proof, media: list[Mapping[str, Any]], method: Mapping[str, Any]) -> dict[str, Any]:
+def document(proof: Proof, media: Sequence[Mapping[str, Any]], method: Mapping[str, Any]) -> dict[str, Any]:
     """What a certificate says, before it is signed.
 
     Args:

@@ -46,10 +46,11 @@ from infra.settings import Settings
 from infra.topic_table import messages
 from schemas.registry import Registry
 from stream_processors import ledger
+from stream_processors.access import ADMIN
 from stream_processors.control.office import ZONES
 from stream_processors.retention_policy import load_policy
 from stream_processors.runtime.instance import running
-from stream_processors.runtime.kafka import error_of, producer_config
+from stream_processors.runtime.kafka import client_config, error_of, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from stream_processors.topology import NAMES
 
@@ -99,6 +100,7 @@ def preview(settings: Settings, today: date) -> Preview:
     Raises:
         KafkaException, RegistryDownError: the broker or the registry is away.
     """
+    settings = settings.acting_as(ADMIN)
     stop = load_policy().hard_stop
     names = _topics(settings)
     is_there = set(topics.SOURCES) <= set(names)
@@ -123,6 +125,7 @@ def destroy(
         NotYetError: the hard stop has not come, processors run, an enclave is silent, or something is left.
         KafkaException, RegistryDownError: the broker or the registry is away.
     """
+    settings = settings.acting_as(ADMIN)  # it reads and writes what nobody else may
     journal = Journal.open(settings)
     if "certificate" in journal.done and any(t not in KEPT for t in _topics(settings)):
         # Something was held here again since: a destruction of its own.
@@ -319,7 +322,7 @@ class _Destruction:
         return table.deleted
 
     def _remove_topics(self) -> str:
-        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap, "log_level": 3})
+        admin = AdminClient(client_config(self._settings))
         gone = [t for t in _topics(self._settings) if t not in KEPT]
         for topic, future in (admin.delete_topics(gone, operation_timeout=60) if gone else {}).items():
             try:
@@ -402,7 +405,7 @@ def media(settings: Settings) -> list[Mapping[str, Any]]:
 
 
 def _topics(settings: Settings) -> list[str]:
-    found = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3}).list_topics(timeout=_CALL_S).topics
+    found = AdminClient(client_config(settings)).list_topics(timeout=_CALL_S).topics
     return sorted(t for t in found if t.partition(".")[0] in ZONES)
 
 
@@ -421,9 +424,11 @@ def _live(settings: Settings, topic: str) -> dict[bytes, int]:
 
 
 def _keys(settings: Settings) -> list[Path]:
-    """Every key file but the two that certificates need."""
+    """Every key file, but what certificates are signed with, and credentials: they open no record, and who is to read
+    the ledger needs one."""
     stay = {CERTIFICATE_KEY, CERTIFICATE_PUBLIC_KEY}
-    return sorted(p for p in settings.keys.rglob("*") if p.is_file() and p.name not in stay)
+    files = (p for p in settings.keys.rglob("*") if p.is_file() and settings.access not in p.parents)
+    return sorted(p for p in files if p.name not in stay)
 
 
 def _folders(settings: Settings) -> list[Path]:

@@ -60,7 +60,7 @@ def held(topic: str, messages: Iterable[Message]) -> Held:
     return table
 
 
-def not_live(proof: Proof, tables: Mapping[str, Held], lines: list[Line], destroyed: Destroyed) -> None:
+def not_live(proof: Proof, tables: Mapping[str, Held], lines: Iterable[Line], destroyed: Destroyed) -> None:
     """No record lives that a line says was destroyed, and no key downstream names one."""
     ends = {(line["topic"], line["partition"], line["offset"]) for line in lines}
     for topic, table in tables.items():

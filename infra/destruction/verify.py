@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
 from infra.destruction import state, topics
@@ -32,10 +32,11 @@ from infra.topic_table import messages, messages_of
 from schemas.registry import Registry
 from schemas.rows import from_value
 from stream_processors import ledger
+from stream_processors.access import ADMIN
 from stream_processors.control.office import ZONES
 from stream_processors.ledger import Line
 from stream_processors.retention_policy import load_policy
-from stream_processors.runtime.kafka import describe, error_of
+from stream_processors.runtime.kafka import client_config
 
 ACKNOWLEDGEMENT = "governance.acknowledgement"
 ALWAYS_UNCHECKED = (
@@ -69,13 +70,13 @@ def verify(
     say: Callable[[str], None] = lambda _: None,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Proof:
-    """Look everywhere.
+    """Look everywhere. Reads every topic, so it acts for `admin`.
 
     Raises:
         KafkaException: the broker is away.
         RegistryDownError: the registry is.
     """
-    return _Verifier(settings, asked, say, now_ms).all()
+    return _Verifier(settings.acting_as(ADMIN), asked, say, now_ms).all()
 
 
 class _Verifier:
@@ -109,7 +110,7 @@ class _Verifier:
         self._proof.find("needle", where, found.total(), ", ".join(sorted(found)))
 
     def _survey(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap, "log_level": 3})
+        admin = AdminClient(client_config(self._settings))
         found = admin.list_topics(timeout=30)
         ours = {n: t for n, t in found.topics.items() if n.partition(".")[0] in ZONES}
         self._partitions = {name: len(topic.partitions) for name, topic in sorted(ours.items())}
@@ -357,8 +358,3 @@ def _files(folder: Path, leave_out: frozenset[str] = frozenset()) -> Iterator[Pa
             path = Path(where, name)
             if path.is_file() and not path.is_symlink():
                 yield path
-
-
-def broker_says(error: KafkaException) -> str:
-    """The name of an error of the broker."""
-    return describe(error_of(error))

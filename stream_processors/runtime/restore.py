@@ -26,6 +26,7 @@ from stream_processors.runtime import kafka
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.account import Account
 from stream_processors.runtime.faults import Faults
+from stream_processors.runtime.observer import Observer, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
 from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, discard
@@ -58,10 +59,12 @@ class Restorer:
         faults: Faults,
         now_ms: Callable[[], int],
         keep_alive: Callable[[], None],
+        observer: Observer | None = None,
     ) -> None:
         self._processor, self._folder, self._faults = processor, folder, faults
         self._now_ms, self._keep_alive = now_ms, keep_alive
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._observer: Observer = observer or Unobserved()
+        self._admin = AdminClient(kafka.client_config(settings))
         config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
         self._consumer = Consumer(config)
         self._tombstones: dict[str, int] = {}
@@ -103,6 +106,7 @@ class Restorer:
                 inputs[topic] = batch[-1].offset() + 1
                 task.restore_inputs([inputs_of(topic, number, batch)], Position(dict(had.inputs), had.changelog, 0))
                 replayed += len(batch)
+                self._observer.restoring(number, topic, inputs[topic], end)
                 self._faults.reach("restoring")
         changelog_end = had.changelog
         if declaration.changelog:
@@ -111,6 +115,9 @@ class Restorer:
                 task.restore_said(said, Position(dict(had.inputs), had.changelog, 0))
                 changelog_end = batch[-1].offset() + 1
                 replayed += len(batch)
+                self._observer.restoring(
+                    number, declaration.changelog, changelog_end, self._end_of(declaration.changelog, number)
+                )
         store.apply({}, Position(target, changelog_end, now))
         if replayed:
             _log.info(
@@ -143,6 +150,10 @@ class Restorer:
                 else:
                     live[m.key()] = None
         return list(live)
+
+    def _end_of(self, topic: str, number: int) -> int:
+        ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+        return int(ends[1]) if ends else 0
 
     def _path(self, number: int) -> Path:
         return self._folder / str(number)

@@ -20,6 +20,7 @@ from infra.settings import Settings
 from infra.topic_table import messages, table
 from producers import Publisher
 from schemas.registry import Registry
+from stream_processors.access import ADMIN
 from stream_processors.enclave.sync import Options, sync
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from tests.integration.containers import running_stack
@@ -54,7 +55,7 @@ SIMULATED = {
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     home = tmp_path_factory.mktemp("destruction")
     with running_stack(home) as stack:
-        settings = stack.settings.model_copy(update=SIMULATED)
+        settings = stack.settings.model_copy(update=SIMULATED).acting_as(ADMIN)
         provision(settings, suppliers=[COUNCIL, "dfe"], overrides=QUICK_TOPICS)
         with Workers(settings, home / "logs") as running:
             running.enable_control()
