@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -10,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.clock import tick
 from infra.destruction.bounds import bounds
+from infra.held import ledger_lines
+from infra.keys import token_key
 from infra.provision import provision
 from infra.settings import Settings
 from infra.topic_table import messages, table
@@ -22,11 +27,13 @@ from producers import Publisher
 from schemas.registry import Registry
 from stream_processors.access import ADMIN
 from stream_processors.enclave.sync import Options, sync
+from stream_processors.ledger import verify
+from stream_processors.runtime.kafka import client_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 COUNCIL = "council-northam"
 QUICK_TOPICS = {
     "segment.ms": "1000",
@@ -104,6 +111,11 @@ def _publish(settings: Settings) -> None:
         sink.publish_batch([{"UPN": f"CANARYU{i}", "record_id": "r", "PeriodEnd": date(2013, 7, 1)} for i in range(2)])
 
 
+def _enclave(settings: Settings) -> Path:
+    """Where researchers work: not below the installation."""
+    return settings.base.parent / "destruction-enclave"
+
+
 def _sync(settings: Settings, to: Path) -> None:
     registry = Registry(settings.registry)
     try:
@@ -118,7 +130,7 @@ class _Proves:
     def __init__(self, settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._canaries = home / "texts.json"
         self._canaries.write_text(json.dumps(CANARIES))
-        self._enclave = home / "enclave"
+        self._enclave = _enclave(settings)
         for name, value in settings.environment().items():
             monkeypatch.setenv(name, value)
 
@@ -152,7 +164,7 @@ def test_what_is_deleted_or_expired_is_in_no_byte_after_the_bound(
 ) -> None:
     settings = workers.settings
     proves = _Proves(settings, tmp_path, monkeypatch)
-    enclave = tmp_path / "enclave"
+    enclave = _enclave(settings)
     _sync(settings, enclave)
     code, before = proves()
     assert code == 1
@@ -180,3 +192,56 @@ def test_what_is_deleted_or_expired_is_in_no_byte_after_the_bound(
     assert found["checked"]["enclaves"] == 1
     assert found["checked"]["state directories"] == 6 * settings.partitions
     assert len(table(settings, "research.person")) == len(STAYS), "the others are still there"
+
+
+def test_destroy_killed_half_way_is_finished_by_a_second_run_and_the_keys_go_last(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = workers.settings
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "infra.cli", "destroy", "--execute", "--reason", "the test", "--enclave"]
+    command.append(str(_enclave(settings)))
+    _enclave(settings).mkdir(exist_ok=True)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (refused.returncode, "stop `lethe run` first" in refused.stderr) == (1, True), refused.stderr
+    for name in workers.running():
+        workers.stop(name)
+    research = len(table(settings, "research.person"))
+    assert research > 0
+
+    journal = settings.base / "destruction" / "journal.json"
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (journal.exists() and "expire" in json.loads(journal.read_text())["done"]):
+        assert first.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert token_key(settings).exists()
+    assert json.loads(journal.read_text())["workers"], "the processors of the killed run are known, and are ended"
+
+    second = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert second.returncode == 0, second.stderr[-2000:]
+    done = json.loads(journal.read_text())
+    assert list(done["done"]) == ["expire", "sources", "enclaves", "topics", "folders", "proof", "keys", "certificate"]
+    assert {p.name for p in settings.keys.iterdir() if p.is_file()} == {"certificate.key", "certificate.pub"}
+    assert not settings.state.exists()
+    topics = AdminClient(client_config(settings)).list_topics(timeout=30).topics
+    zones = {t for t in topics if t.partition(".")[0] in ("identified", "linkage", "research", "state", "governance")}
+    assert zones == {"governance.ledger", "governance.acknowledgement"}
+    assert verify(ledger_lines(settings)) == []
+
+    public = settings.keys / "certificate.pub"
+    for page in ("certificate.json", "certificate.html"):
+        arguments = ["destruction", "check-certificate", str(journal.parent / page), "--public-key", str(public)]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    document = json.loads((journal.parent / "certificate.json").read_text())["document"]
+    assert document["sanitization"]["details"]["keys"] == ["enquiry.pub", "research.key", "token.key"]
+    assert document["verification"]["still_held"] == {}
+    assert document["verification"]["within_bound"] == []
+    by_reason = {r["reason"] for r in document["ledger"]["destroyed"]}
+    assert "hard_stop" in by_reason
+    code, after = _Proves(settings, tmp_path, monkeypatch)("--nothing-left")
+    assert code == 0, after["findings"]
