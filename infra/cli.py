@@ -26,6 +26,7 @@ from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
+from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
 from infra.commands.run import run
@@ -64,6 +65,7 @@ app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
 app.command()(destroy)
 app.add_typer(demo_app, name="demo")
+app.command()(replay)
 app.command()(bench)
 evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")
