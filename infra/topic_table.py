@@ -43,11 +43,14 @@ def messages_of(settings: Settings, topics: Iterable[str]) -> Iterator[Message]:
     consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
     try:
         left: set[tuple[str, int]] = set()
-        for topic in topics:
-            found = consumer.list_topics(topic, timeout=30).topics[topic]
-            if found.error is not None:
-                raise KafkaException(found.error)
-            left |= {(topic, p) for p in found.partitions}
+        wanted = list(topics)
+        known = consumer.list_topics(wanted[0] if len(wanted) == 1 else None, timeout=30).topics
+        for topic in wanted:
+            if topic not in known:
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+            if known[topic].error is not None:
+                raise KafkaException(known[topic].error)
+            left |= {(topic, p) for p in known[topic].partitions}
         consumer.assign([TopicPartition(topic, p, 0) for topic, p in sorted(left)])
         while left:
             for message in consumer.consume(10_000, 0.05):

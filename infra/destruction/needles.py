@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -43,7 +45,7 @@ class Needles:
         return out
 
     def in_file(self, path: Path) -> Counter[str]:
-        """The same for a file, of which a few MB are in memory at a time.
+        """The same for a file, of which a few MB are in memory at a time; not for its holes (Kafka's indexes have them).
 
         Raises:
             OSError: it cannot be read.
@@ -51,13 +53,30 @@ class Needles:
         found: Counter[str] = Counter()
         if not self._patterns:
             return found
-        with path.open("rb") as file:
-            tail = b""
-            while piece := file.read(_PIECE):
-                whole = tail + piece
-                found |= self.in_bytes([whole])[0]
-                tail = whole[-(self._longest - 1) :] if self._longest > 1 else b""
+        with path.open("rb", buffering=0) as file:
+            for begin, end in _extents(file.fileno()):
+                file.seek(begin)
+                tail = b""
+                while begin < end and (piece := file.read(min(_PIECE, end - begin))):
+                    begin += len(piece)
+                    whole = tail + piece
+                    found |= self.in_bytes([whole])[0]
+                    tail = whole[-(self._longest - 1) :] if self._longest > 1 else b""
         return found
+
+
+def _extents(handle: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data: from, to."""
+    at, size = 0, os.fstat(handle).st_size
+    while at < size:
+        try:
+            begin = os.lseek(handle, at, os.SEEK_DATA)
+        except OSError as e:
+            if e.errno != errno.ENXIO:
+                raise
+            return  # a hole to the end
+        at = os.lseek(handle, begin, os.SEEK_HOLE)
+        yield begin, at
 
 
 class Search:

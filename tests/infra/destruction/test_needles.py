@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -69,3 +70,15 @@ def test_texts_come_as_json_by_field_or_as_lines(tmp_path: Path) -> None:
     path.write_text('{"surname": 3')
     with pytest.raises(ValueError, match="is no list of texts"):
         read_needles(path)
+
+
+def test_a_file_with_holes_is_searched_where_it_has_data(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.seek(50 << 20)
+        file.write(b"Quuxbegum")
+        file.truncate(100 << 20)
+    assert set(NEEDLES.in_file(path)) == {"surname"}
+    path.write_bytes(b"")
+    os.truncate(path, 10 << 20)
+    assert NEEDLES.in_file(path) == Counter()
