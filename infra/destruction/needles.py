@@ -45,7 +45,7 @@ class Needles:
         return out
 
     def in_file(self, path: Path) -> Counter[str]:
-        """The same for a file, of which a few MB are in memory at a time; not for its holes (Kafka's indexes have them).
+        """The same for a file, of which a few MB are in memory at a time; not for its holes, as Kafka's indexes have.
 
         Raises:
             OSError: it cannot be read.
