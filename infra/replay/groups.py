@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from infra.replay.plan import At, Span
 from infra.settings import Settings
-from stream_processors.runtime.kafka import consumer_config
+from stream_processors.runtime.kafka import client_config, consumer_config
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.restore import metadata_of, told_by
 
@@ -26,8 +26,8 @@ class Groups:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
-        self._reader = Consumer(consumer_config(settings, "lethe.replay"))
+        self._admin = AdminClient(client_config(settings))
+        self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.replay"))
 
     def topics(self) -> dict[str, int]:
         """Topics and their partitions.
@@ -71,7 +71,7 @@ class Groups:
 
     def reset(self, processor: str, spans: Sequence[Span]) -> None:
         """Commit, for a group without members, that all from `since` on is to be said anew. Offsets stay where they
-        are: until the worker is through, they say where it goes on.
+        are: until the worker is through, they say where it goes on. Acts for the processor, whose group it is.
 
         Raises:
             KafkaException: the broker is away, or a member has joined: nothing was changed.
@@ -82,7 +82,7 @@ class Groups:
             )
             for s in spans
         ]
-        consumer = Consumer(consumer_config(self._settings, group_of(processor)))
+        consumer = Consumer(consumer_config(self._settings.acting_as(processor), group_of(processor)))
         try:
             for tp in consumer.commit(offsets=offsets, asynchronous=False) or []:
                 if tp.error is not None:
