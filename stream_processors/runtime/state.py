@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -336,3 +336,23 @@ def _rows(cursor: RdictIter, start: bytes, skip: int) -> Iterator[tuple[bytes, b
 def discard(path: Path) -> None:
     """Remove a state folder: it is a cache, and what it held is rebuilt from Kafka."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+class Leftovers:
+    """What partitions leave behind in an instance's folder when they go to another: removed when it has lain there for
+    so long. Until then a partition that comes back finds it."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder, self._seconds = folder, seconds
+        self._since: dict[int, float] = {}
+
+    def remove(self, now: float, mine: Collection[int]) -> list[int]:
+        """Remove what is due, and say which. `now`: of a monotonic clock, in seconds; `mine`: partitions that are
+        here."""
+        there = {int(f.name) for f in self._folder.iterdir() if f.is_dir() and f.name.isdigit()}
+        self._since = {number: self._since.get(number, now) for number in there - set(mine)}
+        due = sorted(number for number, since in self._since.items() if now - since >= self._seconds)
+        for number in due:
+            discard(self._folder / str(number))
+            del self._since[number]
+        return due

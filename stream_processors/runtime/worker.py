@@ -28,7 +28,7 @@ from stream_processors.runtime.observer import Batch, Observer, Part, Place, Uno
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs, Outputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import Position, discard
+from stream_processors.runtime.state import Leftovers, Position
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -174,8 +174,7 @@ class _Session:
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._heard = time.monotonic()
-        self._folder = instance.folder
-        self._left: dict[str, float] = {}
+        self._leftovers = Leftovers(instance.folder, settings.sweep_seconds)
         self._tidy_at = 0.0
         self._placed = 0.0
 
@@ -249,13 +248,8 @@ class _Session:
             slot.written, slot.sweep_at = False, time.monotonic() + every
         if now >= self._tidy_at:
             self._tidy_at = now + min(every, _TIDY_S)
-            left = {f.name for f in self._folder.iterdir() if f.is_dir() and f.name.isdigit()} - set(
-                map(str, self._slots)
-            )
-            self._left = {name: self._left.get(name, now) for name in left}
-            for name in [n for n, since in self._left.items() if now - since >= every]:
-                discard(self._folder / name)
-                self._log.info("state_discarded", partition=int(name))
+            for number in self._leftovers.remove(now, self._slots.keys()):
+                self._log.info("state_discarded", partition=number)
 
     def _consume(self) -> list[Message]:
         """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest.

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Table, View, Writes, discard
+from stream_processors.runtime.state import (
+    Leftovers,
+    MemoryStore,
+    Position,
+    RocksStore,
+    Store,
+    Table,
+    View,
+    Writes,
+    discard,
+)
 
 QUICK = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 TABLES = ("a", "ab")
@@ -143,3 +153,16 @@ def test_after_a_sweep_no_file_holds_a_byte_of_what_was_deleted_or_replaced(tmp_
     assert store.position() == Position({"t": 1})
     store.close()
     assert RocksStore(tmp_path).position() == Position({"t": 1})
+
+
+def test_what_a_partition_leaves_behind_is_removed_when_it_has_lain_for_long_enough(tmp_path: Path) -> None:
+    for name in ("0", "1", "2", "faust"):
+        (tmp_path / name).mkdir()
+    leftovers = Leftovers(tmp_path, 10)
+    assert leftovers.remove(100, {0, 1, 2}) == []
+    assert leftovers.remove(200, {0}) == [], "they have just gone"
+    assert leftovers.remove(205, {0, 2}) == [], "one has come back"
+    assert leftovers.remove(209, {0}) == []
+    assert leftovers.remove(210, {0}) == [1]
+    assert leftovers.remove(219, {0}) == [2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "faust"]
