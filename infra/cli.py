@@ -11,7 +11,9 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
-from infra.commands.demo import demo
+from infra.commands.demo import demo_app
+from infra.commands.destroy import destroy
+from infra.commands.destruction import destruction_app
 from infra.commands.dictionary import dictionary
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
@@ -65,14 +67,16 @@ app.command()(trace)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
+app.command()(destroy)
+app.add_typer(demo_app, name="demo")
 app.command()(replay)
-app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(clock_app, name="clock")
 app.add_typer(retention_app, name="retention")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(destruction_app, name="destruction")
 
 
 def main() -> None:
