@@ -79,7 +79,9 @@ class Flow:
     def open(self, lags: Iterable[Lag]) -> list[Lag]:
         """Those of the lags behind which there is a committed record, and not only transaction markers."""
         late = [lag for lag in lags if lag.committed < lag.end]
-        return [lag for lag in late if lag.end - lag.committed > _NEAR or self._has_record(lag)]
+        near = [lag for lag in late if lag.end - lag.committed <= _NEAR]
+        kept = set(self._with_records(near)) if near else set()
+        return [lag for lag in late if lag not in near or lag in kept]
 
     def wait(self, seconds: float, on_wait: Callable[[set[str]], None] = lambda _: None) -> None:
         """Return once the flow is at rest.
