@@ -75,7 +75,14 @@ class Flow:
         if far:
             return far
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
-        return {lag.processor for lag in lags if self._has_record(lag)}
+        return {lag.processor for lag in self._with_records(lags)}
+
+    def open(self, lags: Iterable[Lag]) -> list[Lag]:
+        """Those of the lags behind which there is a committed record, and not only transaction markers."""
+        late = [lag for lag in lags if lag.committed < lag.end]
+        near = [lag for lag in late if lag.end - lag.committed <= _NEAR]
+        kept = set(self._with_records(near)) if near else set()
+        return [lag for lag in late if lag not in near or lag in kept]
 
     def ages_at_most(self, lags: Iterable[Lag], now_ms: int) -> dict[Lag, float]:
         """How old, in seconds, the oldest record is that was not taken in: the least of `_AGES_S` that it is not above.
@@ -154,15 +161,23 @@ class Flow:
                 raise KafkaException(tp.error)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
-    def _has_record(self, lag: Lag) -> bool:
-        self._reader.assign([TopicPartition(lag.topic, lag.partition, lag.committed)])
+    def _with_records(self, lags: list[Lag]) -> list[Lag]:
+        """Those behind which a record lies, and not markers alone. All are read at once."""
+        starts: dict[tuple[str, int], int] = {}
+        for lag in lags:
+            where = (lag.topic, lag.partition)
+            starts[where] = min(starts.get(where, lag.committed), lag.committed)
+        last: dict[tuple[str, int], int] = {}
+        self._reader.assign([TopicPartition(t, p, at) for (t, p), at in starts.items()])
+        left = set(starts)
         try:
-            while True:
-                for message in self._reader.consume(1, 1.0):
-                    error = message.error()
+            while left:
+                for message in self._reader.consume(1_000, 0.05):
+                    error, where = message.error(), (message.topic(), message.partition())
                     if error is None:
-                        return True
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        return False
+                        last[where] = message.offset()
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        left.discard(where)
         finally:
             self._reader.unassign()
+        return [lag for lag in lags if last.get((lag.topic, lag.partition), -1) >= lag.committed]
