@@ -124,6 +124,7 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     found |= {Grant(QUARANTINE, "transactional id", "lethe.quarantine", "write"), _looks_only(QUARANTINE)}
     found |= {
         Grant(OPERATOR, "topic", clock.TOPIC, "write"),
+        Grant(OPERATOR, "topic", OPERATION, "write"),
         Grant(OPERATOR, "group", "lethe.", "describe", True),
         Grant(OPERATOR, "transactional id", "lethe.", "describe", True),
         Grant(OPERATOR, "cluster", CLUSTER, "describe"),
@@ -162,6 +163,8 @@ def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
     if declaration.changelog:
         reads.add(declaration.changelog)
         writes.add(declaration.changelog)
+    if not declaration.keeps:  # without a memory, it looks at its outputs for what has no ground any more
+        reads |= {t for t in writes if t.startswith("linkage.")}
     return {
         *(Grant(name, "topic", t, "read") for t in reads),
         *(Grant(name, "topic", t, "describe configs") for t in reads),  # how long tombstones live there

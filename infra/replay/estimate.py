@@ -30,7 +30,7 @@ def records_per_second(
         KafkaException: the broker is away.
     """
     done, began = 0, clock()
-    with Reader(settings) as reader:
+    with Reader(settings.acting_as(processor.declaration.name)) as reader:
         for span in sorted(spans, key=lambda s: -s.again):
             if not span.again:
                 break

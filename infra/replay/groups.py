@@ -24,7 +24,7 @@ class Groups:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._edition = settings, Edition(settings.edition)
         self._admin = AdminClient(client_config(settings))
-        self._reader = Consumer(consumer_config(settings, "lethe.replay"))
+        self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.replay"))
 
     def topics(self) -> dict[str, int]:
         """Topics and their partitions.
@@ -72,7 +72,7 @@ class Groups:
 
     def reset(self, processor: str, spans: Sequence[Span]) -> None:
         """Commit, for a group without members, that all from `since` on is to be said anew. Offsets stay where they
-        are: until the worker is through, they say where it goes on.
+        are: until the worker is through, they say where it goes on. Acts for the processor, whose group it is.
 
         Raises:
             KafkaException: the broker is away, or a member has joined: nothing was changed.
@@ -86,7 +86,8 @@ class Groups:
             )
             for s in spans
         ]
-        consumer = Consumer(consumer_config(self._settings, self._edition.group(processor)))
+        mine = self._settings.acting_as(processor)
+        consumer = Consumer(consumer_config(mine, self._edition.group(processor)))
         try:
             for tp in consumer.commit(offsets=offsets, asynchronous=False) or []:
                 if tp.error is not None:
