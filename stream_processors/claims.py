@@ -34,6 +34,7 @@ OUTCOMES = ("waiting", "linked", "ambiguous", "contested")
 _WAITING, _LINKED, _AMBIGUOUS, _CONTESTED = range(4)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NOBODY = -1
+_COHORT = "cohort"
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
     outcome[lone] = np.where(_wins(of.key(least[lone], lone), best[lone]), _LINKED, _CONTESTED)
     linked = np.where(outcome == _LINKED, least, np.where(of.cohort, person, _NOBODY))
     outcome[of.cohort] = _LINKED
-    labels = (*rules.ids, *(near_label(number) for number in sorted(rules.near)), "cohort")
+    labels = (*rules.ids, *(near_label(number) for number in sorted(rules.near)), _COHORT)
     label = np.where(of.cohort, len(labels) - 1, np.where(outcome == _LINKED, best, _NOBODY))
     rows = pa.table(
         {
@@ -183,6 +184,24 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
         }
     )
     return Claimed(rows, crowded)
+
+
+def spine_of(table: pa.Table) -> pa.Table:
+    """`claims_of` for cohort candidates that carry their persons, while no department's subject is in their blocks:
+    then each stands for itself, and what else is in its block does not matter."""
+    none = pa.ListArray.from_arrays(pa.array(np.zeros(len(table) + 1, np.int32)), pa.array([], pa.string()))
+    return pa.table(
+        {
+            "supplier": table["supplier"],
+            "role": table["role"],
+            "expires_on": table["expires_on"],
+            "outcome": pa.repeat(pa.scalar(OUTCOMES[_LINKED]), len(table)),
+            "person_ref": table["person_ref"],
+            "match_key": pa.repeat(pa.scalar(_COHORT), len(table)),
+            "claimed": none,
+            "home": table["home"],
+        }
+    )
 
 
 def _coded(candidates: pa.Table) -> _Codes:

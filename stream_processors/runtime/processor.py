@@ -17,6 +17,7 @@ class Declaration:
     `reads` are topics or patterns (`identified.*`) that are partitioned alike, so that one partition number of all of
     them meets in one place. `by` names what decides the partition of the input. A processor that keeps nothing has no
     changelog. `writes` names every topic that it may write besides its changelog. `headers`: whether it looks at them.
+    `form`: of what it keeps; a state of another form is not read but rebuilt.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Declaration:
     writes: tuple[str, ...]
     keeps: tuple[Table, ...] = ()
     headers: bool = False
+    form: str = ""
 
     @property
     def changelog(self) -> str | None:
