@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,6 +39,7 @@ Row = tuple[bytes, bytes]
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
+_OLDEST = pl.CompatLevel.oldest()
 _FIRST_PASS = b"1:"
 _BLOCKS_AT_ONCE = 1_000  # bounds the memory of a batch that touches many blocks
 CROWDED = 1_000
@@ -192,9 +194,10 @@ class Link:
         should: dict[bytes, bytes] = {}
         if claimed is not None and rows:
             bodies = encode(claimed.combine_chunks().to_batches()[0], _LINK)
-            values = wire.frame(self._ids.schema_id("linkage.link"), bodies)
-            for (key, _), home, value in zip(rows, claimed["home"].to_pylist(), values, strict=True):
-                should[key] = home.to_bytes(_HOME_BYTES, "big") + value
+            homes = claimed["home"].to_pylist()
+            header = wire.header(self._ids.schema_id("linkage.link"))
+            head = {home: home.to_bytes(_HOME_BYTES, "big") + header for home in set(homes)}
+            should = {key: head[home] + body for (key, _), home, body in zip(rows, homes, bodies, strict=True)}
         changed = [k for k, v in should.items() if said.get(k) != v]
         gone = [k for k in said if k not in should]
         for key in changed:
@@ -257,8 +260,11 @@ def last_claims(links: Mapping[str, Decoded]) -> dict[str, Decoded]:
 def _table(rows: Sequence[Row]) -> pa.Table:
     """Candidates as `claims_of` takes them."""
     decoded = decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)
-    keys = [k.decode().partition("|") for k, _ in rows]
-    named = {"block": pa.array([k[0] for k in keys]), "subject": pa.array([k[2] for k in keys])}
+    keys = pl.Series([k for k, _ in rows], dtype=pl.Binary).cast(pl.String).str.splitn("|", 2).struct
+    named = {
+        name: keys.field(f"field_{i}").to_arrow(compat_level=_OLDEST) for i, name in enumerate(("block", "subject"))
+    }
+    named = {name: column.cast(pa.string()) for name, column in named.items()}
     return pa.table(named | dict(zip(decoded.schema.names, decoded.columns, strict=True)))
 
 
