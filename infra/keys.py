@@ -14,13 +14,16 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.broker.ports import LOOPBACK
 from infra.settings import Settings
 from schemas.contracts import UnknownSupplierError, kind_of
 
 TOKEN_KEY = "token.key"  # noqa: S105 - a file's name
 RESEARCH_KEY = "research.key"
 ENQUIRY_PUBLIC_KEY = "enquiry.pub"
+CERTIFICATE_KEY, CERTIFICATE_PUBLIC_KEY = "certificate.key", "certificate.pub"
 KEY_BYTES = 32
+CA_CERTIFICATE = "ca.crt"
 
 
 class KeyFileError(RuntimeError):
@@ -79,6 +82,28 @@ def init_council(settings: Settings, council: str) -> KeyFile:
     return KeyFile(path, _make(path))
 
 
+def init_certificate_key(settings: Settings) -> list[KeyFile]:
+    """Make the key that certificates of destruction are signed with, if it is missing, and its public half beside it.
+
+    It opens and links nothing, and stays when all other keys are destroyed.
+
+    Raises:
+        KeyFileError: the key is there and may not be used.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    path, public = settings.keys / CERTIFICATE_KEY, settings.keys / CERTIFICATE_PUBLIC_KEY
+    settings.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = _make(path)
+    seed = read_key(path)[:KEY_BYTES]
+    text = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex() + "\n"
+    changed = not public.exists() or public.read_text() != text
+    if changed:
+        public.write_text(text)
+        public.chmod(0o644)
+    return [KeyFile(path, made), KeyFile(public, changed)]
+
+
 def export_enquiry_key(settings: Settings) -> KeyFile:
     """Write the public key that belongs to the token key, as one line of hex, readable by all.
 
@@ -112,6 +137,49 @@ def read_enquiry_key(settings: Settings) -> bytes:
     return key
 
 
+def credential(settings: Settings, principal: str) -> Path:
+    """File of a principal's private key and certificate (PEM): for the processes that act for it."""
+    return settings.access / f"{principal}.pem"
+
+
+def credential_of(settings: Settings) -> Path | None:
+    """The file that a client with these settings authenticates by; None where the brokers ask for none.
+
+    Raises:
+        KeyFileError: it or the authority's certificate is missing, or others may read it; or the settings would send
+            plaintext to another machine.
+    """
+    if settings.security == "plaintext":
+        if any(address.strip().rpartition(":")[0] not in LOOPBACK for address in settings.bootstrap.split(",")):
+            raise KeyFileError(
+                f"LETHE_SECURITY=plaintext is for loopback only, and LETHE_BOOTSTRAP={settings.bootstrap}"
+            )
+        return None
+    path = credential(settings, settings.principal)
+    if not (settings.access / CA_CERTIFICATE).is_file():
+        raise KeyFileError(
+            f"{settings.access / CA_CERTIFICATE} is missing; `lethe keys init` makes it where the broker runs, "
+            "anywhere else it comes with the credential"
+        )
+    os.close(_opened(path, f"the credential of {settings.principal}; whoever runs the broker hands it out"))
+    return path
+
+
+def hand_out(source: Path, folder: Path) -> Path:
+    """Copy a file to a folder (0700 if it is made), readable by its owner only; where it is then.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / source.name
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(source.read_bytes())
+    return path
+
+
 def _make(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -136,20 +204,8 @@ def read_key(path: Path) -> bytes:
         KeyFileError: it is missing, no regular file (a link is none), open to others than its owner, or does
             not hold at least 32 bytes in hex.
     """
+    handle = _opened(path, "`lethe keys init` makes it")
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise KeyFileError(f"{path} is missing; `lethe keys init` makes it") from None
-    except OSError as e:
-        if e.errno == errno.ELOOP:
-            raise KeyFileError(_not_regular(path)) from None
-        raise KeyFileError(f"{path} cannot be read ({os.strerror(e.errno or 0)})") from None
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(_not_regular(path))
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeyFileError(f"{path} is open to others than its owner; `chmod 600 {path}`")
         key = _parsed(os.read(handle, 4096))
     finally:
         os.close(handle)
@@ -158,6 +214,32 @@ def read_key(path: Path) -> bytes:
     if len(key) < KEY_BYTES:
         raise KeyFileError(_unfit(path, f"is shorter than {KEY_BYTES} bytes"))
     return key
+
+
+def _opened(path: Path, if_missing: str) -> int:
+    """A handle of a regular file that nobody but its owner may read.
+
+    Raises:
+        KeyFileError: it is something else, or missing.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path} is missing; {if_missing}") from None
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise KeyFileError(_not_regular(path)) from None
+        raise KeyFileError(f"{path} cannot be read ({os.strerror(e.errno or 0)})") from None
+    found = os.fstat(handle)
+    fault = ""
+    if not stat.S_ISREG(found.st_mode):
+        fault = _not_regular(path)
+    elif found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        fault = f"{path} is open to others than its owner; `chmod 600 {path}`"
+    if fault:
+        os.close(handle)
+        raise KeyFileError(fault)
+    return handle
 
 
 def _parsed(text: bytes) -> bytes | None:

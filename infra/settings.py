@@ -4,7 +4,7 @@ machine."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +25,13 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:18081/apis/ccompat/v7",
         description="base URL of the registry's Confluent-compatible interface",
     )
+    security: Literal["tls", "plaintext"] = Field(
+        default="tls", description="of the brokers; plaintext: neither TLS nor access control, on loopback only"
+    )
+    principal: str = Field(default="operator", description="whom a client of the brokers acts for, unless it says so")
+    credentials: Path | None = Field(
+        default=None, description="folder of ca.crt and <principal>.pem to use instead of the one below keys"
+    )
     controller_port: int = Field(default=19093, description="loopback port of the local broker's controller")
     postcodes: Path | None = Field(
         default=None, description="postcode directory (ONSPD, CSV) to find areas by; by default a sample of one borough"
@@ -37,10 +44,20 @@ class Settings(BaseSettings):
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
     control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
+    metrics_port: int = Field(
+        default=19100,
+        ge=0,
+        le=65000,
+        description="first of the loopback ports for /metrics, /live, /ready, ten for each processor; 0: any free ones",
+    )
     clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
     tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
     heartbeat_seconds: float = Field(default=3600, gt=0, description="between two heartbeats of every partition")
+    sweep_seconds: float = Field(
+        default=3600, gt=0, description="longest time that deleted bytes stay in a state directory"
+    )
     enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
+    accounts: bool = Field(default=True, description="commit counts with the records; false: only to see what it costs")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 
@@ -78,6 +95,15 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Key files, readable by their owner only."""
         return self.base / "keys"
+
+    @property
+    def access(self) -> Path:
+        """`ca.crt`, and `<principal>.pem` of each principal that acts on this machine, readable by its owner only."""
+        return self.credentials.expanduser().resolve() if self.credentials else self.keys / "access"
+
+    def acting_as(self, principal: str) -> Self:
+        """The same settings for a client that acts for `principal`; see `stream_processors/access.py`."""
+        return self.model_copy(update={"principal": principal})
 
     @property
     def rejects(self) -> Path:

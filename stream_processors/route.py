@@ -197,6 +197,8 @@ class Route:
             values = self._encoded(rows.take(pa.array(who)), stops, view.partition)
             self._emit(out, [live[i] for i in who], blocks, values)
         self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
+        out.count("sent", len(stops))
+        out.count("left", len(left))
         return out
 
     def _emit(

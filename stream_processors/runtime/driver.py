@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 
+from schemas.registry import SchemaIds
+from stream_processors.balance import BALANCES
+from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
-from stream_processors.runtime.state import MemoryStore, Position
-from stream_processors.runtime.task import Task
+from stream_processors.runtime.state import MemoryStore, Position, Store
+from stream_processors.runtime.task import Step, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,10 @@ class Log:
 class Driver:
     """A cluster of one process: topics, and one task for each processor and partition."""
 
-    def __init__(self, processors: Iterable[Processor], partitions: int, seed: int = 0) -> None:
+    def __init__(
+        self, processors: Iterable[Processor], partitions: int, seed: int = 0, accounts: SchemaIds | None = None
+    ) -> None:
+        """`accounts`: what accounts are written by; none are without it."""
         self.partitions = partitions
         self.topics: dict[str, list[Log]] = {}
         self.counts: dict[str, int] = {}
@@ -69,14 +75,35 @@ class Driver:
             (p.declaration.name, n): Task(p, n, MemoryStore()) for p, n in self._tasks
         }
         self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
+        self.accountants = {
+            (name, n): Accountant(name, n, accounts, BALANCES.get(name)) for name, n in self._state if accounts
+        }
 
     def log(self, topic: str, partition: int) -> Log:
         """A partition of a topic; the topic is made when it is first named."""
         return self.topics.setdefault(topic, [Log() for _ in range(self.partitions)])[partition]
 
-    def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None, time: int = 0) -> None:
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        time: int = 0,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """Publish a record."""
-        self.log(topic, partition).append(key, value, time)
+        self.log(topic, partition).append(key, value, time, headers)
+
+    def committed(self, key: tuple[str, int], topic: str) -> int:
+        """The offset that a task goes on at."""
+        return self._committed[key].get(topic, 0)
+
+    def move(self, key: tuple[str, int], topic: str, offset: int) -> None:
+        """Have a task that stands still go on at another offset, as an operator can."""
+        self._committed[key][topic] = offset
+        if key in self.accountants:
+            self.accountants[key].resume(self._committed[key], 0)
 
     def table(self, topic: str) -> dict[bytes, bytes]:
         """A topic compacted: the last value of each key, without the deleted ones."""
@@ -100,7 +127,7 @@ class Driver:
         """
         steps = 0
         while True:
-            ready = [key for key in self._state if (only is None or key[0] in only) and self._pending(key)]
+            ready = [key for key in self.ready() if only is None or key[0] in only]
             if not ready or (until is not None and until()):
                 return steps
             self.step(self._random.choice(ready), self._random.randint(1, batch))
@@ -116,9 +143,15 @@ class Driver:
             ends[topic] = records[-1].offset + 1 if records else self.log(topic, key[1]).end
             inputs.append(_inputs(topic, key[1], records))
         result = task.step(inputs)
+        accountant, booked = self.accountants.get(key), None
+        if accountant is not None:
+            booked = accountant.book(inputs, result.outputs, result.writes, ends, 0)
+            result.outputs.emits.append(booked.emit)
         if crash == "before":
             self.crash(key)
             return
+        if accountant is not None and booked is not None:
+            accountant.commit(booked)
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
@@ -153,6 +186,11 @@ class Driver:
         """
         declaration = self._state[key].processor.declaration
         from_end = {t: self.log(t, key[1]).end for t in declaration.writes if t.startswith("linkage.")}
+        accountant = self.accountants.get(key)
+        if accountant is not None and declaration.keeps:
+            accountant.forget(self._committed[key])
+        elif accountant is not None:
+            accountant.resume(dict.fromkeys(self._committed[key], 0), 0)
         if not declaration.keeps:
             self._committed[key].clear()
         self.crash(key, lose_state=True)
@@ -166,11 +204,30 @@ class Driver:
                 said = {r.key for r in log.read(end)}
                 orphans = {r.key: None for r in log.read(0, stop=end) if r.key is not None and r.key not in said}
                 result.outputs.emit(topic, key[1], list(orphans), list(orphans.values()))
+        self._said(key, result)
+
+    def replay(self, key: tuple[str, int]) -> None:
+        """What an operator's replay makes of a task: rebuild, catch up, reconcile, and say everything anew."""
+        self.lag(key)
+        for step in self._state[key].anew():
+            self._said(key, step)
+
+    def _said(self, key: tuple[str, int], result: Step) -> None:
+        """Outputs and state of a step that takes no record in."""
+        accountant = self.accountants.get(key)
+        if accountant is not None:
+            booked = accountant.book([], result.outputs, result.writes, {}, 0)
+            accountant.commit(booked)
+            result.outputs.emits.append(booked.emit)
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
-                self.log(emit.topic, partition).append(k, v, 0)
-        task.commit(result, self._position(key))
+                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
+        self._state[key].commit(result, self._position(key))
+
+    def ready(self) -> list[tuple[str, int]]:
+        """Tasks that have records to take."""
+        return [key for key in self._state if self._pending(key)]
 
     @property
     def tasks(self) -> list[tuple[str, int]]:
@@ -189,6 +246,10 @@ class Driver:
         """The tables of a task, as committed."""
         task = self._state[key]
         return {t.name: dict(task.store.scan(t.name, b"")) for t in task.processor.declaration.keeps}
+
+    def store(self, key: tuple[str, int]) -> Store:
+        """The store of a task."""
+        return self._state[key].store
 
     def _pending(self, key: tuple[str, int]) -> list[str]:
         committed = self._committed[key]
