@@ -177,6 +177,7 @@ class _Session:
         self._leftovers = Leftovers(instance.folder, settings.sweep_seconds)
         self._tidy_at = 0.0
         self._placed = 0.0
+        self._ended: dict[tuple[str, int], int] = {}
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -274,6 +275,7 @@ class _Session:
             slot = self._slots.get(message.partition())
             if slot is not None:
                 slot.at_end.add(message.topic())
+                self._ended[message.topic(), message.partition()] = message.offset()
             return False
         if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._MAX_POLL_EXCEEDED):
             raise SessionLostError(kafka.describe(error))
@@ -338,6 +340,7 @@ class _Session:
 
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
+        self._ended = {}
         positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
         self._consumer.assign(positions)
         if positions:
@@ -351,6 +354,7 @@ class _Session:
         places = []
         for (topic, number), at in self._next.items():
             ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            at = max(at, self._ended.get((topic, number), 0))  # the markers of transactions at the end are no records
             places.append(Place(topic, number, at, max(at, ends[1]) if ends else at))
         self._observer.places(places)
 
