@@ -133,7 +133,11 @@ def test_offsets_that_an_operator_moved_are_named(flow: Workers) -> None:
     wait_for(flow, ["pseudonymise", "route", "link", "join"])
     group = Consumer(consumer_config(settings.acting_as("publish"), "lethe.publish"))
     (at,) = group.committed([TopicPartition(topic, 0)], 30)
-    skipped = [m.offset() for m in messages(settings.acting_as("publish"), topic) if m.partition() == 0 and m.offset() >= at.offset]
+    skipped = [
+        m.offset()
+        for m in messages(settings.acting_as("publish"), topic)
+        if m.partition() == 0 and m.offset() >= at.offset
+    ]
     group.commit(offsets=[TopicPartition(topic, 0, skipped[0] + 1, metadata=at.metadata)], asynchronous=False)
     group.close()
     found = reconcile_stack(settings)
