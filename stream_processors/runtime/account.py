@@ -216,8 +216,8 @@ class Accountant:
         said = account("")
         spoken = said_of(outputs)
         counts: Counter[str] = Counter()
-        for topic, (values, gone) in spoken.items():
-            counts[topic] += values
+        for topic, (kept, gone) in spoken.items():
+            counts[topic] += kept
             counts[f"{topic} tombstones"] += gone
         found = [
             Imbalance(rule, expected, got, now_ms, tuple(ranges))
