@@ -31,7 +31,8 @@ from infra.topics import TopicSpec, topics_of
 from schemas import contracts
 from schemas.contracts import Contract
 from schemas.registry import OnWait, Registry, SchemaDriftError
-from stream_processors.access import ADMIN, Grant, grants, principals
+from stream_processors.access import ADMIN, Grant, grants, in_edition, principals
+from stream_processors.edition import Edition, editions_of
 from stream_processors.runtime.kafka import client_config
 
 DEADLINE_SECONDS = 60.0
@@ -146,7 +147,11 @@ def _admit(
     made: list[KeyFile] = []
     if (settings.access / CA_KEY).exists():
         made = init_credentials(settings, principals(suppliers))
-    granted = cluster.grant(grants(s.name for s in topics_of(settings, sorted(suppliers))), take_back=take_back)
+    plain = settings.model_copy(update={"edition": ""})
+    wanted = grants(s.name for s in topics_of(plain, sorted(suppliers)))
+    # Of every edition that there is: what is not wanted is taken back.
+    editions = {Edition(settings.edition), *editions_of(cluster.partitions())}
+    granted = cluster.grant(frozenset().union(*(in_edition(wanted, e) for e in editions)), take_back=take_back)
     return replace(
         done,
         granted=granted.made,
@@ -288,7 +293,7 @@ class _Cluster:
             entries = [
                 ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET)
                 for k, v in wanted.items()
-                if not _same(now.get(k), v)
+                if not same_setting(now.get(k), v)
             ]
             if entries:
                 changes.append(ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries))
@@ -343,8 +348,8 @@ def _led(topic: Any) -> bool:
     return bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
 
 
-def _same(now: str | None, wanted: str) -> bool:
-    """Equal as the broker means it: it writes 0.1 as 0.1, but a demo may ask for 0.10."""
+def same_setting(now: str | None, wanted: str) -> bool:
+    """Whether a topic has the setting that is wanted, as the broker means it: 0.1 is 0.10."""
     if now is None or now == wanted:
         return now == wanted
     try:

@@ -11,12 +11,15 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
 from stream_processors.access import SUPER
+from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import client_config, consumer_config, error_of, matches
+from stream_processors.runtime.processor import Declaration
 from stream_processors.topology import TOPOLOGY, declaration
 
 _CALL_S = 30
 _POLL_S = 0.25
 _NEAR = 64
+_AGES_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800, 3_600, 21_600, 86_400, 259_200, 604_800, 2_592_000, 1e9)
 
 
 class NotAtRestError(TimeoutError):
@@ -55,6 +58,7 @@ class Flow:
         self._admin = AdminClient(client_config(settings))
         self._readers: dict[str, Consumer] = {}
         self._groups: dict[str, Consumer] = {}
+        self._edition = Edition(settings.edition)
 
     def close(self) -> None:
         """Release the connections."""
@@ -66,10 +70,15 @@ class Flow:
         ends = self._ends()
         out = []
         for d in TOPOLOGY:
-            mine = {tp: end for tp, end in ends.items() if matches(d.reads, tp[0])}
-            committed = self._committed(f"lethe.{d.name}", mine)
+            mine = {tp: end for tp, end in ends.items() if self._reads(d, tp[0])}
+            committed = self._committed(self._edition.group(d.name), mine)
             out += [Lag(d.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
         return out
+
+    def _reads(self, of: Declaration, topic: str) -> bool:
+        """Whether a processor of this edition reads a topic."""
+        plain = self._edition.plain(topic)
+        return self._edition.topic(plain) == topic and matches(of.reads, plain)
 
     def behind(self, only: Container[str] | None = None) -> set[str]:
         """Processors with a committed record that they have not taken in; empty means at rest. `only`: of these."""
@@ -78,18 +87,52 @@ class Flow:
         if far:
             return far
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
-        return {lag.processor for lag in lags if self.has_record(lag)}
+        return {lag.processor for lag in self._with_records(lags)}
+
+    def open(self, lags: Iterable[Lag]) -> list[Lag]:
+        """Those of the lags behind which there is a committed record, and not only transaction markers."""
+        late = [lag for lag in lags if lag.committed < lag.end]
+        near = [lag for lag in late if lag.end - lag.committed <= _NEAR]
+        kept = set(self._with_records(near)) if near else set()
+        return [lag for lag in late if lag not in near or lag in kept]
+
+    def ages_at_most(self, lags: Iterable[Lag], now_ms: int) -> dict[Lag, float]:
+        """How old, in seconds, the oldest record is that was not taken in: the least of `_AGES_S` that it is not above.
+
+        Asks brokers for offsets by time and reads nothing, so whoever may describe a topic may ask. A transaction's
+        marker counts as a record does.
+        """
+        left = {lag: (0, len(_AGES_S) - 1) for lag in lags if lag.committed < lag.end}
+        out: dict[Lag, float] = {}
+        while left:
+            middle = {lag: (low + high) // 2 for lag, (low, high) in left.items()}
+            for lag in middle:
+                low, high = left[lag]
+                if low == high:
+                    out[lag] = _AGES_S[low]
+            left = {lag: span for lag, span in left.items() if lag not in out}
+            # One request for each step of the ladder: a partition stands in a request once.
+            for i in sorted({middle[lag] for lag in left}):
+                mine = [lag for lag in left if middle[lag] == i]
+                spec = OffsetSpec.for_timestamp(max(0, now_ms - int(_AGES_S[i] * 1000)))
+                asked = {TopicPartition(lag.topic, lag.partition): spec for lag in mine}
+                found = {(tp.topic, tp.partition): f for tp, f in self._admin.list_offsets(asked).items()}
+                for lag in mine:
+                    first = found[lag.topic, lag.partition].result(timeout=_CALL_S).offset
+                    low, high = left[lag]
+                    # The first record of the last so many seconds is no later than the one that waits: it is younger.
+                    left[lag] = (low, i) if 0 <= first <= lag.committed else (i + 1, high)
+        return out
 
     def ends_of(self, processor: str) -> dict[tuple[str, int], int]:
         """End of every partition that a processor reads."""
-        reads = declaration(processor).reads
-        return {tp: end for tp, end in self._ends().items() if matches(reads, tp[0])}
+        declared = declaration(processor)
+        return {tp: end for tp, end in self._ends().items() if self._reads(declared, tp[0])}
 
     def short_of(self, processor: str, marks: Mapping[tuple[str, int], int]) -> list[Lag]:
         """Where a processor has not taken in what lay before these offsets."""
-        committed = self._committed(f"lethe.{processor}", marks)
-        lags = [Lag(processor, t, p, committed.get((t, p), 0), end) for (t, p), end in marks.items()]
-        return [lag for lag in lags if lag.committed < lag.end and self.has_record(lag)]
+        committed = self._committed(self._edition.group(processor), marks)
+        return self.open(Lag(processor, t, p, committed.get((t, p), 0), end) for (t, p), end in marks.items())
 
     def wait(
         self,
@@ -126,7 +169,7 @@ class Flow:
         wanted = {
             TopicPartition(name, p): OffsetSpec.latest()
             for name, topic in topics.items()
-            if any(matches(d.reads, name) for d in TOPOLOGY)
+            if any(self._reads(d, name) for d in TOPOLOGY)
             for p in topic.partitions
         }
         found = self._admin.list_offsets(wanted) if wanted else {}
@@ -145,24 +188,34 @@ class Flow:
                 raise KafkaException(tp.error)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
-    def has_record(self, lag: Lag) -> bool:
-        """Whether anything but transaction markers lies at or after a committed offset."""
-        reader = self._reader(lag.processor)
-        reader.assign([TopicPartition(lag.topic, lag.partition, lag.committed)])
+    def _with_records(self, lags: list[Lag]) -> list[Lag]:
+        """Those behind which a record lies, and not markers alone."""
+        if self._settings.principal in SUPER:
+            return self._read(self._settings.principal, lags)
+        names = sorted({lag.processor for lag in lags})
+        return [lag for name in names for lag in self._read(name, [lag for lag in lags if lag.processor == name])]
+
+    def _read(self, principal: str, lags: list[Lag]) -> list[Lag]:
+        """As `_with_records`, by somebody who may read them. All are read at once."""
+        reader = self._readers.get(principal)
+        if reader is None:
+            config = consumer_config(self._settings.acting_as(principal), f"lethe.{principal}.at-rest")
+            reader = self._readers[principal] = Consumer(config)
+        starts: dict[tuple[str, int], int] = {}
+        for lag in lags:
+            where = (lag.topic, lag.partition)
+            starts[where] = min(starts.get(where, lag.committed), lag.committed)
+        last: dict[tuple[str, int], int] = {}
+        reader.assign([TopicPartition(t, p, at) for (t, p), at in starts.items()])
+        left = set(starts)
         try:
-            while True:
-                for message in reader.consume(1, 1.0):
-                    error = message.error()
+            while left:
+                for message in reader.consume(1_000, 0.05):
+                    error, where = message.error(), (message.topic(), message.partition())
                     if error is None:
-                        return True
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        return False
+                        last[where] = message.offset()
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        left.discard(where)
         finally:
             reader.unassign()
-
-    def _reader(self, processor: str) -> Consumer:
-        if processor not in self._readers:
-            settings = self._settings if self._settings.principal in SUPER else self._settings.acting_as(processor)
-            config = consumer_config(settings, f"lethe.{settings.principal}.at-rest")
-            self._readers[processor] = Consumer(config)
-        return self._readers[processor]
+        return [lag for lag in lags if last.get((lag.topic, lag.partition), -1) >= lag.committed]

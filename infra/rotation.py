@@ -25,6 +25,7 @@ from infra.settings import Settings
 from infra.topic_table import messages
 from schemas import contracts, wire
 from schemas.codec import decode
+from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from stream_processors.runtime.restore import told_by
@@ -85,7 +86,10 @@ def _next(settings: Settings, manifest: Manifest) -> Manifest:
 def _complete(settings: Settings, manifest: Manifest, deadline: float, on_progress: Callable[[Progress], None]) -> None:
     """Return once all that follows from the manifest has arrived."""
     flow = Flow(settings)
-    said = Consumer(kafka.consumer_config(settings, f"lethe.{_DECIDES}") | {"isolation.level": "read_uncommitted"})
+    said = Consumer(
+        kafka.consumer_config(settings, Edition(settings.edition).group(_DECIDES))
+        | {"isolation.level": "read_uncommitted"}
+    )
     try:
 
         def wait(who: str, behind: Callable[[], int]) -> None:
@@ -130,10 +134,10 @@ def _unsaid(flow: Flow, consumer: Consumer, label: str) -> int:
             raise KafkaException(tp.error)
         end = ends[tp.topic, tp.partition]
         if tp.offset < 0:  # nothing was ever taken from it
-            behind += flow.has_record(Lag(_DECIDES, tp.topic, tp.partition, 0, end)) if end else 0
+            behind += len(flow.open([Lag(_DECIDES, tp.topic, tp.partition, 0, end)]))
             continue
-        at, version = told_by(tp.metadata)
-        behind += not at or not version.startswith(f"epoch {label},")
+        told = told_by(tp.metadata)
+        behind += not told.time_ms or told.anew is not None or not told.version.startswith(f"epoch {label},")
     return behind
 
 
@@ -151,7 +155,7 @@ def _held(settings: Settings, topic: str) -> Mapping[bytes, tuple[int, ...]]:
     contract = contracts.of_topic(topic)
     assert contract is not None
     held: dict[bytes, tuple[int, ...]] = {}
-    for keys, bodies in _batches(settings.acting_as(HOLD_TOKENS[topic]), topic):
+    for keys, bodies in _batches(settings.acting_as(HOLD_TOKENS[topic]), Edition(settings.edition).topic(topic)):
         rows = decode([b[wire.HEADER_BYTES :] for b in bodies if b is not None], contract)
         first = rows.column("epoch").to_pylist()
         also = [None] * len(first)

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     )
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
+    edition: str = Field(
+        default="",
+        pattern=r"^([a-z][a-z0-9]{0,11})?$",
+        description="work in topics of this name beside those in use, such as v2; empty: those in use",
+    )
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     near_weights: Path | None = Field(
         default=None, description="weights of near matches that `lethe evaluate weights` wrote; by default Lethe's own"
@@ -56,6 +61,9 @@ class Settings(BaseSettings):
     clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
     tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
     heartbeat_seconds: float = Field(default=3600, gt=0, description="between two heartbeats of every partition")
+    sweep_seconds: float = Field(
+        default=3600, gt=0, description="longest time that deleted bytes stay in a state directory"
+    )
     enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
     accounts: bool = Field(default=True, description="commit counts with the records; false: only to see what it costs")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
@@ -89,7 +97,7 @@ class Settings(BaseSettings):
     @property
     def state(self) -> Path:
         """RocksDB state: `<processor>/<instance>/<partition>/`."""
-        return self.base / "state"
+        return self.base / (f"state-{self.edition}" if self.edition else "state")
 
     @property
     def keys(self) -> Path:

@@ -27,10 +27,11 @@ from infra.monitoring.traces import Several, Traces, tracer_of, wanted
 from infra.settings import Settings
 from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
-from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
+from schemas.registry import Registry, SchemaDriftError, SchemaIds, SchemaNotRegisteredError
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.edition import Edition, EditionSchemas
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
@@ -64,7 +65,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
 
             control(settings, number)
             return
-        registry = Registry(settings.registry)
+        registry = EditionSchemas(Registry(settings.registry), Edition(settings.edition))
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
         try:
@@ -100,7 +101,7 @@ def _run(
     settings: Settings,
     mine: Instance,
     faults: Faults,
-    accounts: Registry | None,
+    accounts: SchemaIds | None,
     observer: Observer,
 ) -> None:
     """Until a signal. Who makes tokens is built anew when the key epochs change, and then reads everything again."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -29,6 +29,7 @@ from stream_processors import clock
 from stream_processors.control.office import ALERT, ANSWER, AUDIT, BATCH, FINDING, RECONCILIATION
 from stream_processors.control.office import ENQUIRY as GOVERNED_ENQUIRY
 from stream_processors.control.office import QUARANTINE as GOVERNED_QUARANTINE
+from stream_processors.edition import Edition
 from stream_processors.enclave.changes import TOPIC as RESEARCH
 from stream_processors.ledger import TOPIC as LEDGER
 from stream_processors.pseudonymise import PSEUDONYMISE
@@ -123,6 +124,7 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     found |= {Grant(QUARANTINE, "transactional id", "lethe.quarantine", "write"), _looks_only(QUARANTINE)}
     found |= {
         Grant(OPERATOR, "topic", clock.TOPIC, "write"),
+        Grant(OPERATOR, "topic", OPERATION, "write"),
         Grant(OPERATOR, "group", "lethe.", "describe", True),
         Grant(OPERATOR, "transactional id", "lethe.", "describe", True),
         Grant(OPERATOR, "cluster", CLUSTER, "describe"),
@@ -133,6 +135,20 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     }
     validate(found)
     return frozenset(found)
+
+
+def in_edition(found: Iterable[Grant], edition: Edition) -> frozenset[Grant]:
+    """The same grants over an edition's topics and groups; transactional ids are granted by a prefix that both have."""
+    processors = {f"lethe.{d.name}": d.name for d in TOPOLOGY}
+
+    def turned(g: Grant) -> Grant:
+        if g.kind == "topic":
+            return replace(g, name=edition.topic(g.name))
+        if g.kind == "group" and not g.prefixed and g.name in processors:
+            return replace(g, name=edition.group(processors[g.name]))
+        return g
+
+    return frozenset(map(turned, found))
 
 
 def _looks_only(principal: str) -> Grant:
@@ -149,6 +165,8 @@ def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
     if declaration.changelog:
         reads.add(declaration.changelog)
         writes.add(declaration.changelog)
+    if not declaration.keeps:  # without a memory, it looks at its outputs for what has no ground any more
+        reads |= {t for t in writes if t.startswith("linkage.")}
     return {
         *(Grant(name, "topic", t, "read") for t in reads),
         *(Grant(name, "topic", t, "describe configs") for t in reads),  # how long tombstones live there

@@ -2,7 +2,8 @@
 
 A default value or a hostel's postcode makes such a token, and so does whoever looks for one person's by feeding many.
 `link` does not use it; here is what remembers that it was over its limit, beside what `link` has claimed: rows of
-`claims` that no block's name begins. What is said are counts by match key and partition, never a token.
+`claims` that no block's name begins. What is said are counts by match key and partition, never a token. Pass 1 alone is
+looked at: in later passes a block without departments is not worked out.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Frequent:
 
     def of_blocks(self, blocks: Iterable[str], over: Iterable[tuple[str, str]]) -> None:
         """These are all tokens over their limit in these blocks."""
+        over = _of_pass_1(over)
         if self._was:
             whole = set(blocks)
             self._drop(lambda block, _: block in whole, over)
@@ -51,6 +53,7 @@ class Frequent:
 
     def of_some(self, block: str, over: Iterable[tuple[str, str]], looked_at: Callable[[str], bool]) -> None:
         """These are all of one block's tokens that were looked at."""
+        over = _of_pass_1(over)
         self._drop(lambda of, token: of == block and looked_at(token), over)
         self._add(over)
 
@@ -92,6 +95,10 @@ class Frequent:
     def _add(self, over: Iterable[tuple[str, str]]) -> None:
         for block, token in over:
             self._now.setdefault(_key(block, token), None)
+
+
+def _of_pass_1(over: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(block, token) for block, token in over if block.startswith("1:")]
 
 
 def _key(block: str, token: str) -> bytes:

@@ -17,8 +17,8 @@ from stream_processors.balance import BALANCES
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
-from stream_processors.runtime.state import MemoryStore, Position
-from stream_processors.runtime.task import Task
+from stream_processors.runtime.state import MemoryStore, Position, Store
+from stream_processors.runtime.task import Step, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Driver:
         """
         steps = 0
         while True:
-            ready = [key for key in self._state if (only is None or key[0] in only) and self._pending(key)]
+            ready = [key for key in self.ready() if only is None or key[0] in only]
             if not ready or (until is not None and until()):
                 return steps
             self.step(self._random.choice(ready), self._random.randint(1, batch))
@@ -187,6 +187,11 @@ class Driver:
         """
         declaration = self._state[key].processor.declaration
         from_end = {t: self.log(t, key[1]).end for t in declaration.writes if t.startswith("linkage.")}
+        accountant = self.accountants.get(key)
+        if accountant is not None and declaration.keeps:
+            accountant.forget(self._committed[key])
+        elif accountant is not None:
+            accountant.resume(dict.fromkeys(self._committed[key], 0), 0)
         if not declaration.keeps:
             self._committed[key].clear()
             self._superseded = {(key, t): _superseded(self.log(t, key[1])) for t in self._pending(key)}
@@ -202,11 +207,30 @@ class Driver:
                 said = {r.key for r in log.read(end)}
                 orphans = {r.key: None for r in log.read(0, stop=end) if r.key is not None and r.key not in said}
                 result.outputs.emit(topic, key[1], list(orphans), list(orphans.values()))
+        self._said(key, result)
+
+    def replay(self, key: tuple[str, int]) -> None:
+        """What an operator's replay makes of a task: rebuild, catch up, reconcile, and say everything anew."""
+        self.lag(key)
+        for step in self._state[key].anew():
+            self._said(key, step)
+
+    def _said(self, key: tuple[str, int], result: Step) -> None:
+        """Outputs and state of a step that takes no record in."""
+        accountant = self.accountants.get(key)
+        if accountant is not None:
+            booked = accountant.book([], result.outputs, result.writes, {}, 0)
+            accountant.commit(booked)
+            result.outputs.emits.append(booked.emit)
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
-                self.log(emit.topic, partition).append(k, v, 0)
-        task.commit(result, self._position(key))
+                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
+        self._state[key].commit(result, self._position(key))
+
+    def ready(self) -> list[tuple[str, int]]:
+        """Tasks that have records to take."""
+        return [key for key in self._state if self._pending(key)]
 
     def replace(self, processor: Processor) -> None:
         """Start a processor anew in another version. One that keeps nothing must then `lag`, as a worker does."""
@@ -231,6 +255,10 @@ class Driver:
         """The tables of a task, as committed."""
         task = self._state[key]
         return {t.name: dict(task.store.scan(t.name, b"")) for t in task.processor.declaration.keeps}
+
+    def store(self, key: tuple[str, int]) -> Store:
+        """The store of a task."""
+        return self._state[key].store
 
     def _pending(self, key: tuple[str, int]) -> list[str]:
         committed = self._committed[key]

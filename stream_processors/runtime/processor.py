@@ -17,6 +17,9 @@ class Declaration:
     `reads` are topics or patterns (`identified.*`) that are partitioned alike, so that one partition number of all of
     them meets in one place. `by` names what decides the partition of the input. A processor that keeps nothing has no
     changelog. `writes` names every topic that it may write besides its changelog. `headers`: whether it looks at them.
+    `form`: of what it keeps; a state of another form is not read but rebuilt.
+    `says_anew`: whether it can say again all that is true, as if nothing had been said; not what is said once and for
+    all.
     """
 
     name: str
@@ -25,6 +28,8 @@ class Declaration:
     writes: tuple[str, ...]
     keeps: tuple[Table, ...] = ()
     headers: bool = False
+    form: str = ""
+    says_anew: bool = True
 
     @property
     def changelog(self) -> str | None:

@@ -20,15 +20,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from infra.settings import Settings
 from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
+from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.observer import Batch, Observer, Part, Place, Unobserved
 from stream_processors.runtime.processor import Processor
-from stream_processors.runtime.records import Emit, Inputs
+from stream_processors.runtime.records import Emit, Inputs, Outputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import Position
+from stream_processors.runtime.state import Leftovers, Position
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -39,6 +40,7 @@ _BUSY_RECORDS = 1_000
 _BUSY_FILL_S = 0.5
 _ASK_AGAIN_S = 5.0
 _COLLECT_EVERY = 100
+_TIDY_S = 60.0
 _PLACES_EVERY_S = 1.0
 
 
@@ -55,10 +57,20 @@ class _Slot:
     at_end: set[str] = field(default_factory=set)
     accountant: Accountant | None = None
     reconcile: bool = False
+    """Once its inputs are caught up with, all that was said is held to what is true. Until then, and until what a
+    replay is about is said anew, commits look as old as can be: a crash makes it start over."""
+    sweep_at: float = 0.0
+    """When its files are rewritten without what was deleted, on the monotonic clock."""
+    written: bool = True
+    """Whether anything was written since they were; what a restart finds may have been."""
     replayed: dict[str, set[bytes]] | None = None
-    """A stateless processor that re-reads its inputs: the keys that it said per output topic."""
+    """A stateless processor that re-reads all of its inputs: the keys that it said per output topic."""
+    anew: Mapping[str, int] = field(default_factory=dict)
+    """A replay: topic to the offset from which it says everything again."""
+    touched: frozenset[bytes] | None = None
+    """A replay: what it is about; None for everything."""
     superseded: dict[str, frozenset[int]] = field(default_factory=dict)
-    """While it does: per input topic, offsets of records that later ones replace."""
+    """While it reads all of them: per input topic, offsets of records that later ones replace."""
 
 
 class Worker:
@@ -160,17 +172,22 @@ class _Session:
         )
         self._slots: dict[int, _Slot] = {}
         self._assigned: list[TopicPartition] | None = None
-        self._producer = Producer(kafka.producer_config(settings, instance.member, f"lethe.{name}.{instance.member}"))
-        self._consumer = Consumer(kafka.consumer_config(settings, f"lethe.{name}", instance.member))
+        self._edition = Edition(settings.edition)
+        transactional_id = self._edition.transactional_id(name, instance.member)
+        self._producer = Producer(kafka.producer_config(settings, instance.member, transactional_id))
+        self._consumer = Consumer(kafka.consumer_config(settings, self._edition.group(name), instance.member))
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._heard = time.monotonic()
+        self._leftovers = Leftovers(instance.folder, settings.sweep_seconds)
+        self._tidy_at = 0.0
         self._placed = 0.0
+        self._ended: dict[tuple[str, int], int] = {}
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
         self._consumer.subscribe(
-            kafka.subscription(self._declaration.reads),
+            [self._edition.topic(t) for t in kafka.subscription(self._declaration.reads)],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_revoke,
@@ -191,6 +208,7 @@ class _Session:
             for number, slot in self._slots.items():
                 if slot.reconcile and slot.at_end >= set(slot.topics):
                     self._reconcile(number, slot)
+            self._sweep()
         self._log.info("drained")
 
     def close(self) -> None:
@@ -222,6 +240,23 @@ class _Session:
         elif time.monotonic() > self._heard + _ASK_AGAIN_S:
             self._read_on()
 
+    def _sweep(self) -> None:
+        """Have no deleted byte in a state folder for longer than the settings say.
+
+        One partition at a time is rewritten. What partitions that are elsewhere now have left is removed as late.
+        """
+        now, every = time.monotonic(), self._settings.sweep_seconds
+        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and self._declaration.keeps]
+        if due:
+            slot = self._slots[min(due)[1]]
+            if slot.written:
+                slot.task.store.sweep(self._worker.now_ms())
+            slot.written, slot.sweep_at = False, time.monotonic() + every
+        if now >= self._tidy_at:
+            self._tidy_at = now + min(every, _TIDY_S)
+            for number in self._leftovers.remove(now, self._slots.keys()):
+                self._log.info("state_discarded", partition=number)
+
     def _consume(self) -> list[Message]:
         """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest.
 
@@ -244,7 +279,9 @@ class _Session:
         if error.code() == KafkaError._PARTITION_EOF:
             slot = self._slots.get(message.partition())
             if slot is not None:
-                slot.at_end.add(message.topic())
+                plain = self._edition.plain(message.topic())
+                slot.at_end.add(plain)
+                self._ended[plain, message.partition()] = message.offset()
             return False
         if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._MAX_POLL_EXCEEDED):
             raise SessionLostError(kafka.describe(error))
@@ -275,17 +312,25 @@ class _Session:
         for tp in committed:
             if tp.error is not None:
                 raise SessionLostError(kafka.describe(tp.error))
-            numbers.setdefault(tp.partition, []).append(tp)
+            plain = self._edition.plain(tp.topic)
+            at_plain = TopicPartition(plain, tp.partition, tp.offset, metadata=tp.metadata or "")
+            numbers.setdefault(tp.partition, []).append(at_plain)
         for number, at in sorted(numbers.items()):
             restored = self._restorer.restore(number, at)
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
-            if restored.lagged and not self._declaration.keeps:
+            slot.sweep_at = time.monotonic() + self._settings.sweep_seconds
+            slot.anew, slot.touched = restored.anew, restored.touched
+            reads_again = restored.lagged and not self._declaration.keeps
+            if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
                 slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
                 slot.superseded = {tp.topic: self._restorer.superseded(tp.topic, number) for tp in at}
             self._slots[number] = slot
             for tp in at:
-                self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
+                again = slot.anew.get(tp.topic, max(tp.offset, 0) if slot.anew else 0)
+                self._next[tp.topic, number] = again if reads_again else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
+            if slot.accountant is not None and restored.lagged and self._declaration.keeps:
+                slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
@@ -304,7 +349,9 @@ class _Session:
 
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
-        positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
+        self._ended = {}
+        name = self._edition.topic
+        positions = [TopicPartition(name(topic), number, at) for (topic, number), at in self._next.items()]
         self._consumer.assign(positions)
         if positions:
             self._consumer.resume(positions)
@@ -316,7 +363,9 @@ class _Session:
         self._placed = time.monotonic()
         places = []
         for (topic, number), at in self._next.items():
-            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            tp = TopicPartition(self._edition.topic(topic), number)
+            ends = self._consumer.get_watermark_offsets(tp, cached=True)
+            at = max(at, self._ended.get((topic, number), 0))  # the markers of transactions at the end are no records
             places.append(Place(topic, number, at, max(at, ends[1]) if ends else at))
         self._observer.places(places)
 
@@ -328,6 +377,8 @@ class _Session:
         batches: dict[tuple[int, str], list[Message]] = {}
         for message in messages:
             batches.setdefault((message.partition(), message.topic()), []).append(message)
+        if self._edition.name:
+            batches = {(number, self._edition.plain(topic)): found for (number, topic), found in batches.items()}
         steps: dict[int, Step] = {}
         ends: dict[int, dict[str, int]] = {}
         inputs: dict[int, list[Inputs]] = {}
@@ -358,17 +409,24 @@ class _Session:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
         more."""
         step = slot.task.reconcile()
-        ends: dict[str, int] = {}
         if slot.replayed is not None:
-            ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
             for topic, said in slot.replayed.items():
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
-        again, slot.replayed = slot.replayed is not None, None
-        if self._transact({number: step}, {number: ends}, {}):
-            slot.reconcile, slot.superseded = False, {}
-            self._log.info("reconciled", partition=number)
-        elif again:
+        again = slot.replayed is not None
+        through = self._transact({number: step}, {number: {}}, {})
+        if through and slot.anew and self._declaration.keeps:
+            through = all(self._transact({number: anew}, {number: {}}, {}) for anew in slot.task.anew(slot.touched))
+        if through:
+            ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
+            was = slot.replayed, slot.anew
+            slot.reconcile, slot.replayed, slot.anew, slot.superseded = False, None, {}, {}
+            through = self._transact({number: Step(Outputs(), {})}, {number: ends}, {})
+            if through:
+                self._log.info("said_anew" if was[1] else "reconciled", partition=number)
+            else:
+                slot.reconcile, (slot.replayed, slot.anew) = True, was
+        if again and not through:
             raise SessionLostError("aborted while everything was said anew")
 
     def _note_replayed(self, slot: _Slot, step: Step) -> None:
@@ -396,7 +454,7 @@ class _Session:
         began = time.perf_counter()
         now = self._worker.now_ms()
         offsets = [
-            TopicPartition(topic, number, end, metadata=self._metadata(number, now))
+            TopicPartition(self._edition.topic(topic), number, end, metadata=self._metadata(topic, number, now))
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
@@ -435,15 +493,18 @@ class _Session:
             if number in booked and slot.accountant is not None:
                 for found in slot.accountant.commit(booked[number]):
                     self._log.error("imbalance", partition=number, rule=found.rule, where=found.where)
+                    step.outputs.count("imbalance")
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
+            slot.written = True
         seconds["apply"] = time.perf_counter() - began - seconds["commit"]
         self._faults.reach("applied")
         return True
 
-    def _metadata(self, number: int, now: int) -> str:
-        """While everything is said anew the commit looks as old as can be: a crash before the end makes it start
-        over."""
-        return metadata_of(0 if self._slots[number].replayed is not None else now, self._processor.version)
+    def _metadata(self, topic: str, number: int, now: int) -> str:
+        """Until all that was said is held to what is true, the commit looks as old as can be: a crash before the end
+        makes it start over."""
+        slot = self._slots[number]
+        return metadata_of(0 if slot.reconcile else now, self._processor.version, slot.anew.get(topic))
 
     def _abort(self, error: KafkaError) -> None:
         name = kafka.describe(error)
@@ -472,7 +533,7 @@ class _Session:
 
     def _produce(self, emit: Emit, number: int) -> None:
         changelog = emit.topic == self._declaration.changelog
-        produce, topic, last = self._producer.produce, emit.topic, len(emit.keys) - 1
+        produce, topic, last = self._producer.produce, self._edition.topic(emit.topic), len(emit.keys) - 1
         each = emit.partitions if not isinstance(emit.partitions, int) else None
         one = emit.partitions if isinstance(emit.partitions, int) else 0
         for i, (key, value) in enumerate(zip(emit.keys, emit.values, strict=True)):

@@ -25,7 +25,7 @@ from infra.provision import add_supplier, provision
 from infra.settings import Settings
 from infra.topics import topics_of
 from schemas.registry import Registry
-from stream_processors.access import ADMIN, CONTROL, ENCLAVE, OPERATOR, principals, supplier_principal
+from stream_processors.access import ADMIN, CONTROL, ENCLAVE, OPERATOR, QUARANTINE, principals, supplier_principal
 from stream_processors.enclave.sync import Options, Round, sync
 from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -50,7 +50,10 @@ def _of(supplier: str, datasets: tuple[str, ...]) -> set[str]:
 
 # What each may read and write, in so many words. `state.<name>` is a processor's own changelog.
 READS: dict[str, set[str]] = {
-    "pseudonymise": _of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE),
+    "pseudonymise": {
+        *(_of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE)),
+        *("linkage.identity", "linkage.activity", "linkage.enquiry"),  # what it has said, having no memory
+    },
     "route": {"linkage.identity", "linkage.link", "state.route"},
     "link": {"linkage.candidate", "linkage.enquiry", "state.link"},
     "join": {"linkage.activity", "linkage.link", "linkage.sought", "state.join"},
@@ -88,7 +91,7 @@ WRITES: dict[str, set[str]] = {
     "supplier.council-northam": _of("council-northam", NORTHAM) | {"governance.batch"},
     "supplier.dfe": _of("dfe", DFE) | {"governance.batch"},
     "enclave": {"governance.acknowledgement"},
-    "operator": {"governance.clock"},
+    "operator": {"governance.clock", "governance.operation"},
     "quarantine": READS["quarantine"],
 }
 for _name in NAMES:  # each counts, and goes on from what it has counted
@@ -153,7 +156,7 @@ def test_every_principal_is_in_these_tables() -> None:
     """A processor that comes new has to be written into this specification."""
     assert set(READS) == {*principals(SUPPLIERS)} - {"admin", "broker"}
     assert set(WRITES) == READS.keys() - {"control"}
-    assert {*NAMES, CONTROL, ENCLAVE, OPERATOR, *map(supplier_principal, SUPPLIERS)} == set(READS)
+    assert {*NAMES, CONTROL, ENCLAVE, OPERATOR, QUARANTINE, *map(supplier_principal, SUPPLIERS)} == set(READS)
 
 
 @pytest.mark.parametrize("principal", READS)
