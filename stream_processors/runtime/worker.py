@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import Position
+from stream_processors.runtime.state import History, Position
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -255,14 +256,23 @@ class _Session:
         for number, at in sorted(numbers.items()):
             restored = self._restorer.restore(number, at)
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
-            if restored.lagged and not self._declaration.keeps:
-                slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
+            if restored.lagged and self._declaration.stateless:
+                slot.replayed = {t: set() for t in self._declaration.derives}
             self._slots[number] = slot
+            restored.task.history = self._history(number, slot.topics)
             for tp in at:
                 self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._log.info("assigned", partitions=sorted(numbers))
+
+    def _history(self, number: int, topics: Sequence[str]) -> History:
+        def history(pattern: str) -> Iterator[Inputs]:
+            for topic in topics:
+                if fnmatchcase(topic, pattern):
+                    yield from self._restorer.history(topic, number, self._next[topic, number])
+
+        return history
 
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
