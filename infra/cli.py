@@ -17,10 +17,12 @@ from infra.commands.enclave_report import report
 from infra.commands.enquire import enquire
 from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
-from infra.commands.governance import alerts, audit, batches
+from infra.commands.governance import alerts, audit, batches, operations
 from infra.commands.keys import keys_app
+from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
+from infra.commands.quarantine import quarantine_app
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
 from infra.commands.run import run
@@ -52,6 +54,9 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(monitoring)
+app.add_typer(quarantine_app, name="quarantine")
+app.command()(operations)
 app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)

@@ -12,6 +12,9 @@ import structlog
 
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, council_secret, read_enquiry_key, read_key
+from infra.monitoring.control_metrics import ControlMetrics
+from infra.monitoring.ports import metrics_port
+from infra.monitoring.server import MonitoringServer
 from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas import contracts
@@ -48,13 +51,15 @@ def work(settings: Settings, number: int | None = None) -> None:
         contract = contracts.of_topic(topic)
         assert contract is not None
         registry.check(topic, contract)
-    with Instance.claim(settings.state, "control", number or 1):
-        code = asyncio.run(_run(settings, registry, public))
+    with Instance.claim(settings.state, "control", number or 1) as mine:
+        metrics = ControlMetrics(STALLED_S)
+        with MonitoringServer(metrics, metrics_port(settings, "control", mine.number), mine.folder):
+            code = asyncio.run(_run(settings, registry, public, metrics))
     if code:
         fail("control: it ended by itself; see its log, and start it again", code)
 
 
-async def _run(settings: Settings, ids: SchemaIds, public: bytes) -> int:
+async def _run(settings: Settings, ids: SchemaIds, public: bytes, metrics: ControlMetrics) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -64,6 +69,7 @@ async def _run(settings: Settings, ids: SchemaIds, public: bytes) -> int:
     unfinished = await loop.run_in_executor(None, _recall, settings, office)
     watch = Watch(settings)
     control = make_control(settings, office, watch)
+    metrics.control = control
     watchdog = Watchdog(control, STALLED_S, lambda: os._exit(_EXIT_STALLED))
     watchdog.start()
     runner = None

@@ -37,10 +37,17 @@ class Settings(BaseSettings):
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
     control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
+    metrics_port: int = Field(
+        default=19100,
+        ge=0,
+        le=65000,
+        description="first of the loopback ports for /metrics, /live, /ready, ten for each processor; 0: any free ones",
+    )
     clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
     tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
     heartbeat_seconds: float = Field(default=3600, gt=0, description="between two heartbeats of every partition")
     enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
+    accounts: bool = Field(default=True, description="commit counts with the records; false: only to see what it costs")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")
     transaction_timeout_ms: int = Field(default=60_000, ge=1_000, description="after which the broker aborts")
 

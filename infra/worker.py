@@ -17,13 +17,19 @@ os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 1) // 
 from infra.catalogue import configured_catalogue
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
-from infra.logs import configure
+from infra.logs import configure, scrub_exceptions
+from infra.monitoring.metrics import WorkerMetrics
+from infra.monitoring.ports import metrics_port
+from infra.monitoring.server import MonitoringServer
+from infra.monitoring.traces import Several, Traces, tracer_of, wanted
 from infra.settings import Settings
+from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.worker import Worker
@@ -63,6 +69,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         except ValueError as e:
             fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
+        registry.check(ACCOUNTS, contracts.contract("governance/account"))
         context = Context.default(
             lambda: read_key(token_key(settings)),
             lambda: read_key(research_key(settings)),
@@ -75,10 +82,14 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         processor = build(name, context)
         with Instance.claim(settings.state, name, number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
-            worker = Worker(processor, settings, mine, faults=faults)
+            metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
+            observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
+            accounts = registry if settings.accounts else None
+            worker = Worker(processor, settings, mine, faults=faults, accounts=accounts, observer=observer)
             for sign in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sign, lambda *_: worker.stop())
-            worker.run()
+            with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):
+                worker.run()
     except _REFUSED as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
@@ -119,6 +130,7 @@ def supervise(names: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     configure()
+    scrub_exceptions()
     if len(sys.argv) > 2:
         sys.exit(supervise(sys.argv[1:]))
     leave_pandas_out()

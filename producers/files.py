@@ -16,12 +16,11 @@ from producers.chunks import Chunk
 from producers.header import UnusableFileError
 from producers.rejects import RejectsFile, rejects_path
 from producers.rows import WHOLE_ROW, Converted, convert
-from producers.totals import SeenKeys, Totals
+from producers.totals import DUPLICATE, SeenKeys, Totals
 from schemas.contracts import Contract, identified, identified_topic
 
 OnProgress = Callable[[int], None]
 """Told how many bytes of the file have been read."""
-DUPLICATE = "duplicate_key"
 RECODED = "windows_1252"
 
 

@@ -314,13 +314,17 @@ class Publisher:
         self._reap()
         self._open.append(receipt)
         produce, topic, report = self._producer.produce, self.topic, receipt.on_delivery
-        partitions = partitions_of(subjects, self._partitions).tolist()
+        found = partitions_of(subjects, self._partitions)
+        partitions, headers = found.tolist(), None
+        if self._announcer is not None and len(found):
+            headers = self._announcer.headers()
+            self._announcer.count(found, keys.cast(pl.Binary).to_list(), values)
         queued = 0
         try:
             for key, value, partition in zip(keys.to_list(), values, partitions, strict=True):
                 while True:
                     try:
-                        produce(topic, value, key, partition, report)
+                        produce(topic, value, key, partition, report, headers=headers)
                         break
                     except BufferError:
                         self._make_room()

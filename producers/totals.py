@@ -13,6 +13,7 @@ import polars as pl
 
 from producers.rows import Warnings
 
+DUPLICATE = "duplicate_key"
 MOST_KEYS = 16_000_000
 """Keys remembered to find duplicates, 8 bytes each; of a longer file only the first so many are compared."""
 _Hashes = npt.NDArray[np.uint64]

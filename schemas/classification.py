@@ -51,8 +51,10 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "governance/erasure": frozenset({"sealed", "technical"}),
         "governance/finding": frozenset({"reference", "technical"}),  # hashes of references, for the audit
         "governance/audit": frozenset({"reference", "technical"}),
+        "governance/operation": frozenset({"technical"}),
         "governance/answer": frozenset({"technical"}),
         "governance/alert": frozenset({"technical"}),
+        "governance/account": frozenset({"technical"}),
         "governance/batch": frozenset({"technical"}),
         "governance/reconciliation": frozenset({"technical"}),
     }

@@ -15,7 +15,8 @@ from stream_processors.runtime.records import Inputs
 ROW = b"clock"
 """Where a processor's state keeps the clock: in its changelog, for the topic holds the last tick only."""
 
-_EPOCH = date(1970, 1, 1)
+EPOCH = date(1970, 1, 1)
+"""Day 0 of Avro's dates."""
 _CONTRACT = contracts.contract("governance/clock")
 TOPIC = "governance.clock"
 KEY = b"clock"
@@ -55,13 +56,13 @@ class Clock:
         for batch in inputs:
             bodies = [v[wire.HEADER_BYTES :] for v in batch.values if v is not None] if batch.topic == TOPIC else []
             for day in decode(bodies, _CONTRACT).column("as_of").to_pylist() if bodies else ():
-                now = now.tick((day - _EPOCH).days)
+                now = now.tick((day - EPOCH).days)
         return now
 
     @property
     def day(self) -> date | None:
         """The confirmed day."""
-        return None if self.confirmed is None else _EPOCH + timedelta(self.confirmed)
+        return None if self.confirmed is None else EPOCH + timedelta(self.confirmed)
 
     def packed(self) -> bytes:
         """As `ROW` has it."""

@@ -164,6 +164,7 @@ class Link:
         )
         # A subject whose records moved to another partition is told so where it was.
         moved = [k for k in changed if k in said and _home(said[k]) != _home(should[k])]
+        out.count("moved", len(moved))
         for keys in (gone, moved):
             out.emit("linkage.link", [_home(said[k]) for k in keys], [_turn(k) for k in keys], [None] * len(keys))
 

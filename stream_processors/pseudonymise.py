@@ -6,6 +6,7 @@ an event record becomes one `linkage.activity`. Both stay in the partition that 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from stream_processors.matching.normalise import normalise, postcode
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
+from stream_processors.runtime.account import BATCH_HEADER, publications
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -50,7 +52,10 @@ PSEUDONYMISE = Declaration(
     ),
     keeps=eraser.TABLES,
     recalls=eraser.READS,
+    headers=True,
 )
+ATTEMPTS = "lethe.requeue.attempts"
+"""Header of a record that was put back from quarantine: how often. It comes along if the record fails again."""
 
 _FORM = 2  # of what is said; another makes a worker say all anew
 LARGEST_VALUE_BYTES = 1_000_000
@@ -186,13 +191,24 @@ class Pseudonymise:
         self._quarantine(supplier, dataset, bad, gone, batch, out)
         out.count("accepted", len(live) + len(gone))
         out.count("quarantined", len(bad))
+        came = [r for r in refused if batch.values[r] is not None]
         if refused and self._eraser is not None:
             assert suppressed is not None
-            came = [r for r in refused if batch.values[r] is not None]
             keys = [k for r in came if (k := batch.keys[r]) is not None and last[k] == r]
             out.emit(batch.topic, batch.partition, keys, [None] * len(keys))
             out.count("refused", len(came))
             self._eraser.refuse_subjects(view, by_details, suppressed, out)
+        became = (("accepted", live), ("deletions", gone), ("refused", came), ("quarantined", [b.row for b in bad]))
+        self._tally(batch, became, out)
+
+    def _tally(self, batch: Inputs, found: Iterable[tuple[str, list[int]]], out: Outputs) -> None:
+        names = publications(batch)
+        for name, rows in found:
+            out.tally(batch.topic, name, len(rows))
+            if rows and any(names):
+                for publication, n in Counter(map(names.__getitem__, rows)).items():
+                    if publication:
+                        out.tally(batch.topic, name, n, publication)
 
     def _refused_by_key(self, supplier: str, batch: Inputs, suppressed: Suppressed) -> dict[int, Ordered]:
         """Rows, tombstones too, whose key names a subject that is refused, and by which order."""
@@ -325,12 +341,19 @@ class Pseudonymise:
             batch.partition,
             keys,
             wire.frame(self._ids.schema_id("linkage.activity"), values),
+            headers := _belongings(batch, rows),
         )
         if dataset == "person":
-            self._say_identity(supplier, contract, named, batch, out)
+            self._say_identity(supplier, contract, named, batch, headers, out)
 
     def _say_identity(
-        self, supplier: str, contract: Contract, named: pl.DataFrame, batch: Inputs, out: Outputs
+        self,
+        supplier: str,
+        contract: Contract,
+        named: pl.DataFrame,
+        batch: Inputs,
+        headers: list[list[tuple[str, bytes]]] | None,
+        out: Outputs,
     ) -> None:
         cohort = contract.name == "identified/council.person"
         tokenised = tokenise(normalise(named), self._catalogue, self._tokens)
@@ -351,6 +374,7 @@ class Pseudonymise:
             batch.partition,
             _bytes(named["subject_ref"]),
             wire.frame(self._ids.schema_id("linkage.identity"), values),
+            headers,
         )
 
     def _readable(self, rows: list[int], batch: Inputs) -> list[int]:
@@ -400,6 +424,7 @@ class Pseudonymise:
                 ("__connect.errors.offset", str(batch.offsets[b.row]).encode()),
                 ("__connect.errors.exception.class.name", b.error.encode()),
                 ("lethe.errors.field", (b.field or "").encode()),
+                *_attempts(batch, b.row),
             ]
         order = sorted(headers)
         failed = {b.row for b in bad}
@@ -430,12 +455,29 @@ class Pseudonymise:
         )
 
 
+def _attempts(batch: Inputs, row: int) -> list[tuple[str, bytes]]:
+    """The header that a requeue has left on a record, if it is a number: nothing else of a supplier's headers goes
+    on."""
+    headers = batch.headers[row] if batch.headers is not None else None
+    return [(k, v) for k, v in headers or () if k == ATTEMPTS and v is not None and v.isdigit() and len(v) < 10]
+
+
 def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
     """`<dataset>|<key>`, so that a later tombstone of the key removes it; a place in the log where there is no key."""
     key = batch.keys[row]
     if key is None:
         key = f"@{batch.partition}-{batch.offsets[row]}".encode()
     return dataset.encode() + b"|" + key
+
+
+def _belongings(batch: Inputs, rows: Sequence[int]) -> list[list[tuple[str, bytes]]] | None:
+    """The header that says which publication a record belongs to, and no other: what a supplier writes into a header is
+    not let through."""
+    names = publications(batch)
+    if not any(names):
+        return None
+    made = {n: [(BATCH_HEADER, bytes.fromhex(n))] if n else [] for n in set(names)}
+    return [made[names[row]] for row in rows]
 
 
 def _unusable_id(name: str) -> pl.Expr:

@@ -130,13 +130,19 @@ class Retention:
             if batch.topic != self._topic:
                 continue
             last = {k: i for i, k in enumerate(batch.keys) if k is not None}
+            changes = view.changes
             for (key, i), old in zip(last.items(), view.get_many("due", list(last)), strict=True):
                 value = batch.values[i]
                 if old is not None:
                     view.removed[key] = old
-                    view.put("calendar", _day(msgpack.unpackb(old)[0]) + key, None)
+                    expires_on, *whose, _ = msgpack.unpackb(old)
+                    view.put("calendar", _day(expires_on) + key, None)
+                    if value is None:
+                        ours = _mark(batch, i) is not None
+                        _add(changes, (*whose, "destroyed" if ours else "deleted"))
                 if value is not None:
                     found = envelope(self._topic, value)
+                    _add(changes, (found.supplier, found.dataset, "new" if old is None else "replaced"))
                     view.put("due", key, msgpack.packb([*found, batch.offsets[i]]))
                     view.put("calendar", _day(found.expires_on) + key, b"")
                 elif old is not None:
@@ -189,6 +195,8 @@ class Retention:
 
     def _ended(self, view: View, step: _Step, rows: Mapping[bytes, bytes | None]) -> Outputs:
         out = Outputs()
+        for (supplier, dataset, what), n in view.changes.items():
+            out.tally(self._topic, f"{supplier}|{dataset or self._kind} {what}", n)
         for key in rows.keys() | step.ways.keys():
             way = step.ways.get(key)
             packed = way.packed() if way else None
@@ -370,6 +378,10 @@ class Retention:
 
 def _date(days: int | None) -> date | None:
     return None if days is None else _EPOCH + timedelta(days)
+
+
+def _add(changes: dict[tuple[str, str | None, str], int], what: tuple[str, str | None, str]) -> None:
+    changes[what] = changes.get(what, 0) + 1
 
 
 _DAY_DIGITS = 10

@@ -158,6 +158,8 @@ class Route:
             blocks = [stop.block for stop in stops]
             self._emit(out, [live[i][0] for i in who], blocks, self._encoded(rows[who], stops, view.partition))
         self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
+        out.count("sent", len(stops))
+        out.count("left", len(left))
         return out
 
     def _emit(

@@ -69,7 +69,14 @@ def main(name: str) -> Stage:
     )
     watch = _Watch()
     with Instance.claim(settings.state, name) as instance:
-        worker = Worker(build(name, context), settings, instance, on_batch=watch.batch, on_idle=lambda: worker.stop())
+        worker = Worker(
+            build(name, context),
+            settings,
+            instance,
+            accounts=registry if settings.accounts else None,
+            on_batch=watch.batch,
+            on_idle=lambda: worker.stop(),
+        )
         worker.run()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return Stage(name, watch.records, watch.last - watch.first, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

@@ -259,6 +259,7 @@ def isolated(home: Path, base: Settings | None = None) -> Settings:
             "bootstrap": f"{HOST}:{broker}",
             "controller_port": controller,
             "control_port": control,
+            "metrics_port": 0,
             "registry": f"http://{HOST}:{registry}{path}",
         }
     )

@@ -1,4 +1,4 @@
-"""`lethe alerts`, `lethe batches`, `lethe audit`: what the control plane has said, for operators and suppliers."""
+"""`lethe alerts`, `batches`, `audit`, `operations`: what the control plane has said, for operators and suppliers."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def audit(
     rows = [r for r in _rows("governance.audit", lambda r: r["asked_ms"]) if names is None or r["council"] in names]
     columns = ("asked_ms", "council", "decision", "outcome", "reason", "ref_hash")
     _show(rows, columns, as_json, "nobody has asked")
+
+
+def operations(as_json: AsJson = False) -> None:
+    """Show what operators did to the flow: who, when, what, why, and how far it got.
+
+    Example: lethe operations --json
+    """
+    rows = _rows("governance.operation", lambda r: (r["begun_ms"], r["operation_id"]))
+    columns = ("operation_id", "kind", "state", "begun_ms", "by", "reason", "what", "done", "skipped")
+    _show(rows, columns, as_json, "nobody has done anything yet")
 
 
 def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:

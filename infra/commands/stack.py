@@ -99,7 +99,8 @@ def status(
     """
     from infra.broker.cluster import Stack
     from infra.broker.fetch import StackError
-    from stream_processors.runtime.instance import running
+    from infra.monitoring.server import port_of
+    from stream_processors.runtime.instance import folder_of, running
 
     settings = Settings()
     try:
@@ -107,6 +108,7 @@ def status(
     except StackError as e:
         fail(str(e), EXIT_ERROR)
     processors = running(settings.state)
+    answers_at = {r: port_of(folder_of(settings.state, r.processor, r.number)) for r in processors}
     folders = data_folders(settings)
     is_up = all(p.answers for p in processes)
     if as_json:
@@ -115,7 +117,10 @@ def status(
             "processes": [
                 {"name": p.name, "pid": p.pid, "port": p.port, "state": p.state, "log": str(p.log)} for p in processes
             ],
-            "processors": [{"name": r.processor, "instance": r.number, "pid": r.pid} for r in processors],
+            "processors": [
+                {"name": r.processor, "instance": r.number, "pid": r.pid, "metrics_port": answers_at[r]}
+                for r in processors
+            ],
             "control_port": settings.control_port,
             "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
         }
@@ -127,7 +132,9 @@ def status(
             state = "up, not started here" if p.state == "foreign" else p.state
             table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
         for r in processors:
-            port = str(settings.control_port) if r.processor == "control" else "-"
+            port = str(answers_at[r] or "-")
+            if r.processor == "control":
+                port = f"{settings.control_port}, {port}"
             table.add_row(f"{r.processor} {r.number}", "running", str(r.pid), port, "its standard error")
         console.print(table)
         table = Table("directory", "holds", "on disk", Column("path", overflow="fold"))

@@ -201,7 +201,9 @@ class Office:
             self.batches.pop(key, None)
             self.reconciliations.pop(key, None)
             return [Said(RECONCILIATION, self._partition(key), key.encode(), None)]
-        self.batches[key] = from_value(BATCH, came.value, self.ids)
+        row = from_value(BATCH, came.value, self.ids)
+        if not row["open"]:
+            self.batches[key] = row
         return []
 
     def _failed(self, came: Came, key: str, now_ms: int) -> list[Said]:  # noqa: ARG002
@@ -264,7 +266,7 @@ class Office:
         # Answered is what was answered and audited: between the two, it is answered again.
         done = {k for k, row in audits.items() if row["outcome"] is not None}
         self.answered = {k: row["answered_ms"] for k, row in rows(ANSWER).items() if k in done}
-        self.batches = dict(rows(BATCH))
+        self.batches = {k: row for k, row in rows(BATCH).items() if not row["open"]}
         self.reconciliations = dict(rows(RECONCILIATION))
         self.alerts = {k: Alert(**row) for k, row in rows(ALERT).items()}
         for key in table(QUARANTINE):

@@ -140,17 +140,19 @@ class Eraser:
         if target.person is None:
             look.subjects = self._hashes(target)
             return look if new else None
-        if not look.erases or not any(view.get_many("found", [order_id.encode()])):
+        if not look.erases:
             if new and partition_of(order_id, self._partitions) == view.partition:
                 self._ask(order_id, target, view.partition, out)
             return None
         return self._found(view, look, target, out)
 
     def _found(self, view: View, look: _Look, target: Target, out: Outputs) -> _Look | None:
-        """A person is erased once the flow has said who that is, and only if it is one person."""
+        """A person is erased once the flow has said who that is: whoever orders it has previewed it, under the same
+        order, and seen in every partition that it is one person. Until what was found is here, the order waits."""
         order_id = look.ordered.order_id
         (value,) = view.get_many("found", [order_id.encode()])
-        assert value is not None
+        if value is None:
+            return None
         found = from_value(FOUND, value, self._ids)
         look.tokens = self._hashes(target)
         if found["outcome"] not in _MAY_ERASE or not look.tokens:

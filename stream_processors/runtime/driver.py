@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 
+from schemas.registry import SchemaIds
+from stream_processors.balance import BALANCES
+from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
 from stream_processors.runtime.state import History, MemoryStore, Position
@@ -59,7 +62,10 @@ class Log:
 class Driver:
     """A cluster of one process: topics, and one task for each processor and partition."""
 
-    def __init__(self, processors: Iterable[Processor], partitions: int, seed: int = 0) -> None:
+    def __init__(
+        self, processors: Iterable[Processor], partitions: int, seed: int = 0, accounts: SchemaIds | None = None
+    ) -> None:
+        """`accounts`: what accounts are written by; none are without it."""
         self.partitions = partitions
         self.topics: dict[str, list[Log]] = {}
         self.counts: dict[str, int] = {}
@@ -70,14 +76,35 @@ class Driver:
             for p, n in self._tasks
         }
         self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
+        self.accountants = {
+            (name, n): Accountant(name, n, accounts, BALANCES.get(name)) for name, n in self._state if accounts
+        }
 
     def log(self, topic: str, partition: int) -> Log:
         """A partition of a topic; the topic is made when it is first named."""
         return self.topics.setdefault(topic, [Log() for _ in range(self.partitions)])[partition]
 
-    def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None, time: int = 0) -> None:
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        time: int = 0,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """Publish a record."""
-        self.log(topic, partition).append(key, value, time)
+        self.log(topic, partition).append(key, value, time, headers)
+
+    def committed(self, key: tuple[str, int], topic: str) -> int:
+        """The offset that a task goes on at."""
+        return self._committed[key].get(topic, 0)
+
+    def move(self, key: tuple[str, int], topic: str, offset: int) -> None:
+        """Have a task that stands still go on at another offset, as an operator can."""
+        self._committed[key][topic] = offset
+        if key in self.accountants:
+            self.accountants[key].resume(self._committed[key], 0)
 
     def table(self, topic: str) -> dict[bytes, bytes]:
         """A topic compacted: the last value of each key, without the deleted ones."""
@@ -117,9 +144,15 @@ class Driver:
             ends[topic] = records[-1].offset + 1 if records else self.log(topic, key[1]).end
             inputs.append(_inputs(topic, key[1], records))
         result = task.step(inputs)
+        accountant, booked = self.accountants.get(key), None
+        if accountant is not None:
+            booked = accountant.book(inputs, result.outputs, result.writes, ends, 0)
+            result.outputs.emits.append(booked.emit)
         if crash == "before":
             self.crash(key)
             return
+        if accountant is not None and booked is not None:
+            accountant.commit(booked)
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]

@@ -46,7 +46,7 @@ class Instance:
             NoInstanceError: it is taken.
         """
         for n in range(1, _MOST) if number is None else [number]:
-            folder = state / processor / str(n)
+            folder = folder_of(state, processor, n)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = (folder / "lock").open("ab")
             try:
@@ -76,6 +76,11 @@ class Running:
     processor: str
     number: int
     pid: int
+
+
+def folder_of(state: Path, processor: str, number: int) -> Path:
+    """What an instance keeps: its lock, its state, and where it answers."""
+    return state / processor / str(number)
 
 
 def running(state: Path) -> list[Running]:

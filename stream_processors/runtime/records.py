@@ -42,10 +42,14 @@ class Emit:
 
 @dataclass(slots=True)
 class Outputs:
-    """What one step says, and counts of it by name (for logs and control totals; never a value of a person)."""
+    """What one step says, and counts of it by name (for logs and control totals; never a value of a person).
+
+    `tallies`: what became of the records of an input, by topic and publication (empty for all), for its account.
+    """
 
     emits: list[Emit] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    tallies: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
 
     def emit(
         self,
@@ -58,6 +62,12 @@ class Outputs:
         """Add records, if there are any."""
         if len(keys):
             self.emits.append(Emit(topic, partitions, keys, values, headers))
+
+    def tally(self, topic: str, name: str, n: int, batch: str = "") -> None:
+        """Add to what became of the records of a topic."""
+        if n:
+            of = self.tallies.setdefault((topic, batch), {})
+            of[name] = of.get(name, 0) + n
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to a count."""

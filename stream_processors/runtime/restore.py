@@ -20,8 +20,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from infra.settings import Settings
+from schemas.registry import SchemaIds
+from schemas.rows import from_value
 from stream_processors.runtime import kafka
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
+from stream_processors.runtime.account import Account
 from stream_processors.runtime.faults import Faults
+from stream_processors.runtime.observer import Observer, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
 from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, discard
@@ -54,9 +59,11 @@ class Restorer:
         faults: Faults,
         now_ms: Callable[[], int],
         keep_alive: Callable[[], None],
+        observer: Observer | None = None,
     ) -> None:
         self._processor, self._folder, self._faults = processor, folder, faults
         self._now_ms, self._keep_alive = now_ms, keep_alive
+        self._observer: Observer = observer or Unobserved()
         self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
         config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
         self._consumer = Consumer(config)
@@ -104,6 +111,7 @@ class Restorer:
                 inputs[topic] = batch[-1].offset() + 1
                 task.restore_inputs([inputs_of(topic, number, batch)], Position(dict(had.inputs), had.changelog, 0))
                 replayed += len(batch)
+                self._observer.restoring(number, topic, inputs[topic], end)
                 self._faults.reach("restoring")
         changelog_end = had.changelog
         if declaration.changelog:
@@ -112,6 +120,9 @@ class Restorer:
                 task.restore_said(said, Position(dict(had.inputs), had.changelog, 0))
                 changelog_end = batch[-1].offset() + 1
                 replayed += len(batch)
+                self._observer.restoring(
+                    number, declaration.changelog, changelog_end, self._end_of(declaration.changelog, number)
+                )
         store.apply({}, Position(target, changelog_end, now))
         if replayed:
             _log.info(
@@ -123,6 +134,14 @@ class Restorer:
                 lagged=lagged,
             )
         return Restored(task, changelog_end, lagged)
+
+    def accounts(self, number: int, ids: SchemaIds) -> list[Account]:
+        """What this processor has counted of a partition, as committed."""
+        mine = f"{self._processor.declaration.name}|".encode()
+        rows: dict[bytes, bytes] = {}
+        for batch in self._read(ACCOUNTS, number, 0, None):
+            rows.update({m.key(): m.value() for m in batch if m.value() is not None and m.key().startswith(mine)})
+        return [Account.of_row(from_value(ACCOUNTS, value, ids)) for value in rows.values()]
 
     def live_keys(self, topic: str, number: int) -> list[bytes]:
         """Keys of a partition that have a value at the end of the log."""
@@ -141,6 +160,10 @@ class Restorer:
         """Committed records of a partition before an offset, in batches, in the midst of a step."""
         for batch in self._read(topic, number, 0, stop, alive=False):
             yield inputs_of(topic, number, batch)
+
+    def _end_of(self, topic: str, number: int) -> int:
+        ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+        return int(ends[1]) if ends else 0
 
     def _path(self, number: int) -> Path:
         return self._folder / str(number)

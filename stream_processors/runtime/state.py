@@ -91,6 +91,8 @@ class View:
         self.writes: Writes = {t.name: {} for t in tables}
         self.refused: dict[bytes, str] = {}
         """Keys of this batch that a guard refused, with the class of the error: from `absorb` to `settle`."""
+        self.changes: dict[tuple[str, str | None, str], int] = {}
+        """How many records came, changed and went, by supplier, dataset and what: from `absorb` to `settle`."""
         self.unpacked: dict[bytes, dict[bytes, bytes]] = {}
         """Values that `absorb` has written, before they were packed: `settle` need not unpack them."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,9 +19,13 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from infra.settings import Settings
+from schemas.registry import SchemaIds
+from stream_processors.balance import BALANCES
 from stream_processors.runtime import kafka
+from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
+from stream_processors.runtime.observer import Batch, Observer, Part, Place, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
@@ -36,6 +40,7 @@ _BUSY_RECORDS = 1_000
 _BUSY_FILL_S = 0.5
 _ASK_AGAIN_S = 5.0
 _COLLECT_EVERY = 100
+_PLACES_EVERY_S = 1.0
 
 
 class SessionLostError(RuntimeError):
@@ -49,6 +54,7 @@ class _Slot:
     topics: list[str]
     task: Task
     at_end: set[str] = field(default_factory=set)
+    accountant: Accountant | None = None
     reconcile: bool = False
     replayed: dict[str, set[bytes]] | None = None
     """A stateless processor that re-reads its inputs: the keys that it said per output topic."""
@@ -64,14 +70,18 @@ class Worker:
         instance: Instance,
         *,
         faults: Faults | None = None,
+        observer: Observer | None = None,
+        accounts: SchemaIds | None = None,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
         on_batch: Callable[[int], None] = lambda _n: None,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_batch` is told of each commit and its records; `on_idle` of each wait in vain at the ends of all
-        inputs."""
+        """`accounts`: what accounts are written by; none are without it. `on_batch` is told of each commit and its
+        records; `on_idle` of each wait in vain at the ends of all inputs."""
         self._processor, self._settings, self._instance = processor, settings, instance
         self._faults = faults or Faults()
+        self.observer: Observer = observer or Unobserved()
+        self.accounts = accounts
         self._now_ms, self._on_batch, self._on_idle = now_ms, on_batch, on_idle
         self._stopping = False
         self._batches = 0
@@ -101,6 +111,7 @@ class Worker:
                 session = _Session(self._processor, self._settings, self._instance, self, self._faults)
                 session.run()
             except SessionLostError as e:
+                self.observer.ended("session_lost")
                 self.log.warning("session_lost", error=str(e), retry_in_s=pause)
             except KafkaException as e:
                 error = kafka.error_of(e)
@@ -108,10 +119,12 @@ class Worker:
             finally:
                 if session is not None:
                     session.close()
+                self.observer.revoked()
             if self._stopping:
                 return
             if time.monotonic() - began > 60:
                 pause = 0.2
+            self.observer.turned()
             time.sleep(pause)  # between attempts to reach a broker that is away
             pause = min(5.0, pause * 2)
 
@@ -139,7 +152,10 @@ class _Session:
         self._declaration = processor.declaration
         self._log = worker.log
         name = self._declaration.name
-        self._restorer = Restorer(processor, settings, instance.folder, faults, worker.now_ms, self._keep_alive)
+        self._observer = worker.observer
+        self._restorer = Restorer(
+            processor, settings, instance.folder, faults, worker.now_ms, self._keep_alive, self._observer
+        )
         self._slots: dict[int, _Slot] = {}
         self._assigned: list[TopicPartition] | None = None
         self._producer = Producer(kafka.producer_config(settings, instance.member, f"lethe.{name}.{instance.member}"))
@@ -147,6 +163,7 @@ class _Session:
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._heard = time.monotonic()
+        self._placed = 0.0
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -159,6 +176,8 @@ class _Session:
         self._log.info("started")
         while not self._worker.stopping:
             messages = self._consume()
+            self._observer.turned()
+            self._say_places()
             if self._assigned is not None:
                 self._take_over()
                 continue
@@ -184,6 +203,7 @@ class _Session:
 
     def _keep_alive(self) -> None:
         """A long restore must not look like a dead member. Everything assigned is paused meanwhile."""
+        self._observer.turned()
         for message in self._consumer.consume(1, 0):
             self._check(message)
         if self._assigned is not None:
@@ -242,6 +262,7 @@ class _Session:
             slot.task.store.close()
         self._slots, self._next = {}, {}
         self._assigned = None
+        self._observer.revoked()
         consumer.unassign()
 
     def _take_over(self) -> None:
@@ -262,8 +283,10 @@ class _Session:
             restored.task.history = self._history(number, slot.topics)
             for tp in at:
                 self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
+            slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
+        self._observer.assigned(sorted(numbers))
         self._log.info("assigned", partitions=sorted(numbers))
 
     def _history(self, number: int, topics: Sequence[str]) -> History:
@@ -274,6 +297,17 @@ class _Session:
 
         return history
 
+    def _accountant(self, number: int, positions: dict[str, int]) -> Accountant | None:
+        """With the accounts that were committed, held to where reading goes on."""
+        if self._worker.accounts is None:
+            return None
+        name = self._declaration.name
+        accounts = self._restorer.accounts(number, self._worker.accounts)
+        made = Accountant(name, number, self._worker.accounts, BALANCES.get(name), accounts)
+        for gap in made.resume(positions, self._worker.now_ms()):
+            self._log.error("skipped", topic=gap.ranges[0].topic, partition=number, records=gap.found - gap.expected)
+        return made
+
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
         positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
@@ -282,9 +316,20 @@ class _Session:
             self._consumer.resume(positions)
         self._heard = time.monotonic()
 
+    def _say_places(self) -> None:
+        if time.monotonic() < self._placed + _PLACES_EVERY_S:
+            return
+        self._placed = time.monotonic()
+        places = []
+        for (topic, number), at in self._next.items():
+            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            places.append(Place(topic, number, at, max(at, ends[1]) if ends else at))
+        self._observer.places(places)
+
     # Batches.
 
     def _process(self, messages: Sequence[Message]) -> None:
+        began = time.perf_counter()
         self._faults.reach("taken")
         batches: dict[tuple[int, str], list[Message]] = {}
         for message in messages:
@@ -298,8 +343,18 @@ class _Session:
         for number, group in inputs.items():
             steps[number] = self._slots[number].task.step(group)
             self._note_replayed(self._slots[number], steps[number])
-        if self._transact(steps, ends):
+        seconds: dict[Part, float] = {"compute": time.perf_counter() - began}
+        if self._transact(steps, ends, inputs, seconds):
             self._worker.batch_done(len(messages))
+            self._observe(inputs, steps, seconds)
+
+    def _observe(self, inputs: dict[int, list[Inputs]], steps: dict[int, Step], seconds: Mapping[Part, float]) -> None:
+        counts: dict[str, int] = {}
+        for step in steps.values():
+            for name, n in step.outputs.counts.items():
+                counts[name] = counts.get(name, 0) + n
+        emits = [emit for step in steps.values() for emit in step.outputs.emits]
+        self._observer.batch(Batch([i for group in inputs.values() for i in group], emits, counts, seconds))
 
     def _reconcile(self, number: int, slot: _Slot) -> None:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
@@ -312,7 +367,7 @@ class _Session:
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
         again, slot.replayed = slot.replayed is not None, None
-        if self._transact({number: step}, {number: ends}):
+        if self._transact({number: step}, {number: ends}, {}):
             slot.reconcile = False
             self._log.info("reconciled", partition=number)
         elif again:
@@ -328,19 +383,37 @@ class _Session:
             for key, value in zip(emit.keys, emit.values, strict=True):
                 (said.discard if value is None else said.add)(key)
 
-    def _transact(self, steps: dict[int, Step], ends: dict[int, dict[str, int]]) -> bool:
-        """One transaction over all partitions of the batch; False if it was aborted and the consumer rewound."""
+    def _transact(
+        self,
+        steps: dict[int, Step],
+        ends: dict[int, dict[str, int]],
+        inputs: Mapping[int, Sequence[Inputs]],
+        seconds: dict[Part, float] | None = None,
+    ) -> bool:
+        """One transaction over all partitions of the batch; False if it was aborted and the consumer rewound.
+
+        How long its parts took is added to `seconds`.
+        """
+        seconds = {} if seconds is None else seconds
+        began = time.perf_counter()
         now = self._worker.now_ms()
         offsets = [
             TopicPartition(topic, number, end, metadata=self._metadata(number, now))
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
+        booked = {
+            number: accountant.book(inputs.get(number, ()), step.outputs, step.writes, ends[number], now)
+            for number, step in steps.items()
+            if (accountant := self._slots[number].accountant) is not None
+        }
         try:
             self._producer.begin_transaction()
             for number, step in steps.items():
                 for emit in step.outputs.emits:
                     self._produce(emit, number)
+                if number in booked:
+                    self._produce(booked[number].emit, number)
             self._faults.reach("produced")
             if offsets:
                 self._retried(
@@ -354,12 +427,18 @@ class _Session:
         except KafkaException as e:
             self._abort(kafka.error_of(e))
             return False
+        seconds["commit"] = time.perf_counter() - began
+        self._observer.ended("committed")
         self._faults.reach("committed")
         for number, step in steps.items():
             self._next.update({(topic, number): end for topic, end in ends[number].items()})
             slot = self._slots[number]
             was = slot.task.store.position()
+            if number in booked and slot.accountant is not None:
+                for found in slot.accountant.commit(booked[number]):
+                    self._log.error("imbalance", partition=number, rule=found.rule, where=found.where)
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
+        seconds["apply"] = time.perf_counter() - began - seconds["commit"]
         self._faults.reach("applied")
         return True
 
@@ -372,6 +451,7 @@ class _Session:
         name = kafka.describe(error)
         if error.fatal() or not error.txn_requires_abort():
             raise SessionLostError(name)
+        self._observer.ended("aborted")
         self._log.warning("aborted", error=name)
         try:
             self._retried(lambda: self._producer.abort_transaction(_CALL_S))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 
@@ -39,3 +41,21 @@ def test_a_stream_that_was_replaced_and_closed_is_not_written_to() -> None:
         log.info("after")
 
     assert json.loads(second.getvalue())["event"] == "after"
+
+
+def test_what_ends_a_process_is_logged_without_its_message() -> None:
+    code = (
+        "from infra.logs import configure, scrub_exceptions\n"
+        "configure(readable=False)\n"
+        "scrub_exceptions()\n"
+        "def parse(text):\n"
+        "    return int(text)\n"
+        "parse('Canary Surname')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    line = json.loads(ended.stderr)
+    assert ended.returncode == 1
+    assert (line["event"], line["error"]) == ("crashed", "ValueError")
+    assert line["where"][-1].endswith("parse")
+    assert "Canary" not in ended.stdout + ended.stderr

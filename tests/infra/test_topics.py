@@ -50,8 +50,10 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "governance.finding",
         "governance.answer",
         "governance.audit",
+        "governance.operation",
         "governance.batch",
         "governance.reconciliation",
+        "governance.account",
         "governance.alert",
         "governance.acknowledgement",
         "governance.ledger",
@@ -99,7 +101,9 @@ PASSING = {
 
 def test_enquiries_and_answers_are_held_for_an_hour_and_nothing_else_ends_unasked(specs: dict[str, TopicSpec]) -> None:
     ending = {n: int(s.config["retention.ms"]) for n, s in specs.items() if "delete" in s.config["cleanup.policy"]}
-    assert ending == dict.fromkeys(PASSING, 3_600_000) | {"governance.audit": 365 * 86_400_000}
+    assert ending == dict.fromkeys(PASSING, 3_600_000) | dict.fromkeys(
+        ("governance.audit", "governance.operation"), 365 * 86_400_000
+    )
     for name in PASSING:
         assert int(specs[name].config["segment.ms"]) <= 3_600_000 // 4, "what ends is whole segments"
 

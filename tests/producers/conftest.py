@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from infra.settings import Settings
 
@@ -29,6 +29,10 @@ class Cluster:
 
     def messages(self, topic: str) -> list[tuple[int, bytes, bytes | None]]:
         """Partition, key and value of everything, in order within each partition."""
+        return [(m.partition() or 0, m.key() or b"", m.value()) for m in self.records(topic)]
+
+    def records(self, topic: str) -> list[Message]:
+        """Everything, in order within each partition."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap,
@@ -40,7 +44,7 @@ class Cluster:
         )
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-        out: list[tuple[int, bytes, bytes | None]] = []
+        out: list[Message] = []
         ended = 0
         while ended < len(partitions):
             message = consumer.poll(10)
@@ -48,12 +52,11 @@ class Cluster:
             if message.error():
                 ended += 1
             else:
-                partition, key = message.partition(), message.key()
-                assert partition is not None
-                assert key is not None
-                out.append((partition, key, message.value()))
+                assert message.partition() is not None
+                assert message.key() is not None
+                out.append(message)
         consumer.close()
-        return sorted(out, key=lambda m: m[0])
+        return sorted(out, key=lambda m: m.partition() or 0)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from producers.follow import Folder
 from producers.publisher import Publisher
 from schemas.registry import StaticRegistry
 from schemas.rows import from_value
+from stream_processors.runtime.account import BATCH_HEADER, record_hashes
 from tests.producers.conftest import Cluster
 from tests.producers.support import MARK
 
@@ -163,12 +164,22 @@ def test_help_has_examples_and_exit_codes(lethe: Any) -> None:
 
 
 def batches(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    registry = StaticRegistry()
-    return {
-        k.decode(): from_value("governance.batch", v, registry)
-        for _, k, v in cluster.messages("governance.batch")
-        if v is not None
-    }
+    """What is announced, as the compacted topic has it."""
+    registry, found = StaticRegistry(), dict[str, dict[str, Any]]()
+    for _, k, v in cluster.messages("governance.batch"):
+        if v is None:
+            found.pop(k.decode(), None)
+        else:
+            found[k.decode()] = from_value("governance.batch", v, registry)
+    return found
+
+
+def carried(cluster: Cluster, topic: str) -> dict[str, list[tuple[int, bytes, bytes | None]]]:
+    """Partition, key and value of a topic's records, by the publication that they carry."""
+    found: dict[str, list[tuple[int, bytes, bytes | None]]] = {}
+    for m in cluster.records(topic):
+        found.setdefault(dict(m.headers() or ())[BATCH_HEADER].hex(), []).append((m.partition(), m.key(), m.value()))
+    return found
 
 
 def test_a_file_announces_itself_with_its_control_totals_and_where_its_records_lie(
@@ -200,3 +211,41 @@ def test_records_that_come_from_no_file_are_announced_at_the_end(cluster: Cluste
         publisher.tombstone("b")
     (batch,) = batches(cluster).values()
     assert (batch["read"], batch["published"], batch["rejected"]) == (2, 2, 0)
+
+
+def test_two_publishers_of_a_dataset_at_once_are_told_apart(cluster: Cluster) -> None:
+    cluster.create(TOPIC)
+    cluster.create("governance.batch")
+    made = [Publisher("dwp", "person", settings=cluster.settings, schemas=StaticRegistry()) for _ in range(2)]
+    with made[0] as one, made[1] as other:
+        for i in range(9):
+            (one if i % 3 else other).publish({"subject_id": f"s{i}"})
+            one.flush()
+            other.flush()
+        assert {b["open"] for b in batches(cluster).values()} == {True}
+    said, found = batches(cluster), carried(cluster, TOPIC)
+    assert sorted(b["published"] for b in said.values()) == [3, 6]
+    for batch in said.values():
+        mine = found[batch["publication"]]
+        assert not batch["open"]
+        assert batch["counts"] == [sum(p == at for p, _, _ in mine) for at in range(len(batch["counts"]))]
+        for at, digest in enumerate(batch["digests"]):
+            here = [(k, v) for p, k, v in mine if p == at]
+            total = record_hashes([k for k, _ in here], [v for _, v in here]).sum()
+            assert digest == f"{int(total):016x}"
+
+
+def test_a_publisher_that_ends_before_its_time_leaves_its_batch_open(cluster: Cluster) -> None:
+    cluster.create(TOPIC)
+    cluster.create("governance.batch")
+
+    def interrupted() -> None:
+        with Publisher("dwp", "person", settings=cluster.settings, schemas=StaticRegistry()) as publisher:
+            publisher.publish({"subject_id": "a"})
+            publisher.flush()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (batch,) = batches(cluster).values()
+    assert (batch["open"], batch["published"]) == (True, 0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.contracts import identified
 from stream_processors import ledger, oracle
 from stream_processors.enquiry.person import PersonAsked
-from stream_processors.erasure.order import Target
+from stream_processors.erasure.order import Action, Target
 from stream_processors.erasure.suppression import SuppressionKeys
 from tests.properties.test_convergence import KNOWN, SUBJECTS, Change, changes, fates, happen, histories
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, RESEARCH_KEY, TOKEN_KEY, Flow, decoded, framed
@@ -50,10 +50,24 @@ class Told(Flow):
 
     def take(self, event: Event) -> None:
         if event[0] == "order":
-            self.orders += 1
-            self.order(f"{self.orders:032x}", *event[1])
+            action, target = event[1]
+            self.command(action, target)
         else:
             happen(self, event)
+
+    def command(self, action: Action, target: Target) -> None:
+        """As `lethe erase` does: a person is looked for first, and erased if nobody needs to look closer."""
+        self.orders += 1
+        order_id = f"{self.orders:032x}"
+        if target.person is not None:
+            self.order(order_id, "preview", target)
+            self.run()
+            findings = {k: v for k, v in self.driver.table("governance.finding").items() if k[:32].decode() == order_id}
+            outcomes = {decoded("governance.finding", v)["outcome"] for v in findings.values()}
+            assert len(findings) == PARTITIONS
+            if action == "preview" or outcomes - {"found", "nobody"}:
+                return
+        self.order(order_id, action, target)
 
     def should(self) -> oracle.Oracle:
         """F of the last of what was published of each key, less whom the entries refuse."""
@@ -120,7 +134,7 @@ def test_an_entry_takes_back_what_came_before_it_and_refuses_what_comes_after(
     first = Told(1)
     for record in records:
         first.raw(*record)
-    first.order("0" * 32, "erase", target)
+    first.command("erase", target)
     first.run()
     entries = first.driver.table("linkage.suppression")
     other = Told(2)

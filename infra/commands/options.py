@@ -1,0 +1,96 @@
+"""What operators' commands share: moments and durations as options, Ctrl-C, progress, and who is asking."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from confluent_kafka import KafkaError, KafkaException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
+
+EXIT_INTERRUPTED = 130  # as shells have it
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_TAKEN_OVER = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+_UNKNOWN_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+
+
+def duration(text: str) -> timedelta | None:
+    """`90m`, `2h30m`, `7d`, or ISO 8601's `PT2H30M` and `P7D`; None for what is none."""
+    plain = text.strip().lower().removeprefix("p").replace("t", "")
+    found = re.fullmatch(r"(?:\d+[dhms])+", plain)
+    if found is None:
+        return None
+    return timedelta(
+        **{_UNITS[u]: sum(int(n) for n, v in re.findall(r"(\d+)([dhms])", plain) if v == u) for u in _UNITS}
+    )
+
+
+def moment_ms(option: str, text: str | None, now: datetime | None = None) -> int | None:
+    """A moment in ms since 1970, from `2026-03-01T12:00` (UTC unless it says otherwise) or a duration before now.
+
+    Ends the command with 2 if it is neither.
+    """
+    if text is None:
+        return None
+    ago = duration(text)
+    if ago is not None:
+        return int(((now or datetime.now(UTC)) - ago).timestamp() * 1000)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{option} must be a moment such as 2026-03-01T12:00, or how long ago such as 2h or 7d", EXIT_USAGE)
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def shown_ms(ms: int | None) -> str:
+    """A moment as people read it; empty for none."""
+    return "" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def shown_seconds(seconds: float) -> str:
+    """A duration as people read it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came: what is in hand is finished, and the command ends between two transactions."""
+    asked = threading.Event()
+    before = {s: signal.signal(s, lambda *_: asked.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal, to be told what is done, how far, and how far it goes; nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
+
+
+def away(error: KafkaException, go_on: str = "") -> NoReturn:
+    """End the command for an error of the broker: what it is by name, and what to do. `go_on`: how to go on later."""
+    from stream_processors.runtime.kafka import describe, error_of
+
+    found = error_of(error)
+    if found.code() in _TAKEN_OVER:
+        fail(f"another command of this kind took over ({describe(found)}); wait for it{go_on}", EXIT_ERROR)
+    if found.code() in _UNKNOWN_TOPIC:
+        fail(f"a topic is missing ({describe(found)}): `lethe provision` makes it{go_on}", EXIT_ERROR)
+    fail(f"the broker does not answer ({describe(found)}): `lethe up` brings it up{go_on}", EXIT_NOT_UP)

@@ -1,0 +1,329 @@
+"""`lethe quarantine ls|show|requeue|drop`: what failed, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from confluent_kafka import KafkaException
+from rich.console import Console
+from rich.table import Column, Table
+
+from infra.commands.options import EXIT_INTERRUPTED, away, bar, moment_ms, shown_ms, stop_on_signal
+from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
+from infra.settings import Settings
+
+quarantine_app = typer.Typer(help="Records that failed: look at them, put them back, drop them.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+Suppliers = Annotated[
+    list[str] | None, typer.Option("--supplier", help="Of this supplier; may be given again.", show_default=False)
+]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Of this dataset; may be given again.", show_default=False)
+]
+Errors = Annotated[
+    list[str] | None,
+    typer.Option("--error", help="Of this class, such as Undecodable; may be given again.", show_default=False),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Quarantined at that moment or later: 2026-03-01T12:00 (UTC), or 2h ago.", show_default=False),
+]
+Until = Annotated[str | None, typer.Option(help="Quarantined before that moment.", show_default=False)]
+By = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
+]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
+Resume = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="Go on with an operation that was interrupted or killed.", show_default=False),
+]
+
+_WHY = {
+    "superseded": "a newer record of the key has come, or the key was deleted",
+    "wrong_partition": "they would fail again: the supplier has to publish them with Kafka's murmur2 partitioner",
+    "no_place": "they do not say where they failed",
+    "contended": "somebody wrote the key meanwhile; look again",
+    "not_superseded": "they could still be put back",
+}
+
+
+@quarantine_app.command("ls")
+def list_(
+    supplier: Suppliers = None,
+    dataset: Datasets = None,
+    error: Errors = None,
+    since: Since = None,
+    until: Until = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what is in quarantine, by supplier, dataset, class of error and field. No value, no key.
+
+    Example: lethe quarantine ls --supplier dfe --error OutOfDomain --since 7d
+    """
+    import polars as pl
+
+    from infra.quarantine.entries import counts
+    from infra.quarantine.reader import Reader
+    from infra.quarantine.work import quarantines, scan, supplier_of
+
+    meant = _filter(supplier, dataset, error, since, until)
+    found: list[pl.DataFrame] = []
+    with _broker(), bar() as on_progress, Reader(Settings()) as reader:
+        for topic, partitions in quarantines(reader.topics(), meant.suppliers).items():
+            for p in range(partitions):
+                low, high = reader.ends(topic, p)
+                rows = scan(reader, topic, p, low, high, _summed(on_progress, f"{supplier_of(topic)} {p}", high - low))
+                mine = counts(meant.of(rows.latest()))
+                found.append(mine.insert_column(0, pl.lit(supplier_of(topic)).alias("supplier")))
+    by = ["supplier", "dataset", "error", "field"]
+    rows_: list[dict[str, Any]] = []
+    if found:
+        rows_ = (
+            pl.concat(found)
+            .group_by(by)
+            .agg(
+                pl.col("records", "bytes").sum(),
+                pl.col("attempts", "last_ms").max(),
+                pl.col("first_ms").min(),
+            )
+            .sort(by)
+            .to_dicts()
+        )
+    if as_json:
+        typer.echo(json.dumps(rows_, indent=1))
+        return
+    if not rows_:
+        typer.echo("nothing is in quarantine that fits")
+        return
+    _print(rows_, (*by, "records", "bytes", "attempts", "first_ms", "last_ms"))
+    typer.echo(f"{sum(r['records'] for r in rows_)} records")
+
+
+@quarantine_app.command()
+def show(
+    place: Annotated[
+        str | None, typer.Argument(metavar="[PLACE]", help="One entry, as <supplier>/<partition>/<offset>.")
+    ] = None,
+    supplier: Suppliers = None,
+    dataset: Datasets = None,
+    error: Errors = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many, the latest.")] = 20,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show key and value of one entry; this is audited.")] = False,
+    reason: Annotated[str | None, typer.Option(help="With --reveal: why.", show_default=False)] = None,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show single entries: where each lies, where its record lies, what failed. Its key and value only with --reveal.
+
+    Example: lethe quarantine show --supplier dfe --error Undecodable --limit 5
+
+    Example: lethe quarantine show dfe/0/17 --reveal --reason "the supplier asks" --by "A. Officer"
+    """
+    from infra.quarantine.show import entries, revealed
+
+    if reveal and (place is None or not (reason or "").strip()):
+        fail("--reveal needs one PLACE, as <supplier>/<partition>/<offset>, and a --reason", EXIT_USAGE)
+    at = _place(place) if place else None
+    meant = _filter([at[0]] if at else supplier, dataset, error, since, until)
+    settings = Settings()
+    with _broker():
+        rows = entries(settings, meant, at, limit)
+        if at and not rows:
+            fail(f"{place}: no entry lies there (any more)", EXIT_ERROR)
+        if reveal and at:
+            rows[0].update(revealed(settings, at, str(reason), by))  # audited before it is read
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, default=str))
+        return
+    if not rows:
+        typer.echo("nothing is in quarantine that fits")
+    elif reveal:
+        for name, value in rows[0].items():
+            typer.echo(f"{name:<14} {json.dumps(value, default=str) if isinstance(value, dict) else value}")
+    else:
+        _print(rows, ("place", "dataset", "error", "field", "record", "bytes", "attempts", "at_ms"))
+
+
+@quarantine_app.command()
+def requeue(
+    supplier: Suppliers = None,
+    dataset: Datasets = None,
+    error: Errors = None,
+    since: Since = None,
+    until: Until = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="At most so many records a second.", show_default=False)
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
+    by: By = None,
+    resume: Resume = None,
+    execute: Execute = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put records back into the topics that they failed in, once what made them fail is put right.
+
+    A record goes back only while it is the last word on its key. It is in quarantine or back, never both, whenever
+    this is killed. Previews unless told to --execute; with --rate it takes its time.
+
+    Example: lethe quarantine requeue --supplier dfe --dataset absence --error OutOfDomain --rate 500 --execute
+    """
+    _act("requeue", _filter(supplier, dataset, error, since, until), reason, by, resume, execute, as_json, rate=rate)
+
+
+@quarantine_app.command()
+def drop(
+    supplier: Suppliers = None,
+    dataset: Datasets = None,
+    error: Errors = None,
+    since: Since = None,
+    until: Until = None,
+    superseded: Annotated[
+        bool, typer.Option("--superseded", help="Only those that a newer record, or a deletion, has overtaken.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
+    by: By = None,
+    resume: Resume = None,
+    execute: Execute = False,
+    as_json: AsJson = False,
+) -> None:
+    """Destroy records in quarantine, and the records that failed in their source topics. Previews without --execute.
+
+    Example: lethe quarantine drop --supplier moj --error RecordTooLarge --reason "sent by mistake" --execute
+    """
+    if execute and not resume and not (reason or "").strip():
+        fail("drop --execute needs a --reason", EXIT_USAGE)
+    meant = _filter(supplier, dataset, error, since, until)
+    _act("drop", meant, reason, by, resume, execute, as_json, superseded=superseded)
+
+
+def _act(
+    act: str,
+    meant: Any,
+    reason: str | None,
+    by: str | None,
+    resume: str | None,
+    execute: bool,
+    as_json: bool,
+    rate: float | None = None,
+    superseded: bool = False,
+) -> None:
+    import os
+
+    from infra.operation import Operation, OperationLog, now_ms, whoever
+    from infra.quarantine.entries import Filter
+    from infra.quarantine.work import InterruptedWorkError, Work
+    from schemas.registry import Registry
+    from stream_processors.runtime.faults import Faults
+
+    settings = Settings()
+    kind: Any = f"quarantine_{act}"
+    log = OperationLog(settings, Registry(settings.registry, deadline_seconds=10))
+    operation: Operation | None = None
+    if resume:
+        with _broker():
+            operation = log.find(resume)
+        if operation is None or operation.kind != kind or operation.state == "done":
+            fail(f"{resume}: no {act} of that id is to be gone on with; see `lethe operations`", EXIT_USAGE)
+        what = dict(operation.what)
+        rate, superseded = rate or what.pop("rate"), what.pop("superseded")
+        was: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in what.items()}
+        meant = Filter(**was)
+    go_on = ""
+    with bar() as on_progress, stop_on_signal() as stopping:
+        faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
+        more: dict[str, Any] = {"on_progress": on_progress, "stopping": stopping, "faults": faults}
+        work = Work(settings, act, meant, rate=rate, superseded_only=superseded, **more)  # type: ignore[arg-type]
+        try:
+            if execute:
+                what = {**vars(meant), "rate": rate, "superseded": superseded}
+                operation = operation or Operation(kind, by or whoever(), reason, what, now_ms())
+                go_on = f"; then go on with `lethe quarantine {act} --resume {operation.operation_id} --execute`"
+                with _broker(go_on):
+                    tally = work.execute(operation, log)
+            else:
+                with _broker():
+                    tally = work.preview()
+        except InterruptedWorkError:
+            done = f"{work.tally.done} {_DONE[act]}" if execute else "nothing was changed"
+            typer.echo(f"interrupted: {done}{go_on.replace('; then', '; nothing is half done:')}", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        found = {"executed": execute, act: tally.done, "left": tally.left, "by_dataset": tally.by_dataset}
+        typer.echo(
+            json.dumps(found | {"operation": operation.operation_id if execute and operation else None}, indent=1)
+        )
+    else:
+        verb = _DONE[act] if execute else f"would be {_DONE[act]}"
+        by_dataset = ", ".join(f"{d}: {n}" for d, n in sorted(tally.by_dataset.items()))
+        typer.echo(f"{tally.done} {verb}" + (f" ({by_dataset})" if by_dataset else ""))
+        for why, n in sorted(tally.left.items()):
+            typer.echo(f"{n} left as they are, {why}: {_WHY[why]}")
+    if not execute:
+        typer.echo("nothing was changed: repeat with --execute", err=True)
+
+
+_DONE = {"requeue": "requeued", "drop": "dropped"}
+
+
+@contextmanager
+def _broker(go_on: str = "") -> Iterator[None]:
+    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
+
+    try:
+        yield
+    except KafkaException as e:
+        away(e, go_on)
+    except RegistryDownError as e:
+        fail(f"{e}: `lethe up` brings it up{go_on}", EXIT_NOT_UP)
+    except SchemaNotRegisteredError as e:
+        fail(f"{e}: `lethe provision`{go_on}", EXIT_ERROR)
+
+
+def _filter(
+    suppliers: Sequence[str] | None,
+    datasets: Sequence[str] | None,
+    errors: Sequence[str] | None,
+    since: str | None,
+    until: str | None,
+) -> Any:
+    from infra.quarantine.entries import Filter
+
+    return Filter(
+        tuple(suppliers or ()),
+        tuple(datasets or ()),
+        tuple(errors or ()),
+        moment_ms("--since", since),
+        moment_ms("--until", until),
+    )
+
+
+def _place(text: str) -> tuple[str, int, int]:
+    supplier, *numbers = text.split("/")
+    if len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
+        fail("PLACE must be <supplier>/<partition>/<offset>, as `lethe quarantine show` prints it", EXIT_USAGE)
+    return supplier, int(numbers[0]), int(numbers[1])
+
+
+def _summed(on_progress: Callable[[str, int, int], None], what: str, of: int) -> Callable[[int], None]:
+    passed = 0
+
+    def seen(n: int) -> None:
+        nonlocal passed
+        passed += n
+        on_progress(what, passed, of)
+
+    return seen
+
+
+def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    shown = Table(*(Column(c.removesuffix("_ms").replace("_", " "), overflow="fold") for c in columns))
+    for row in rows:
+        shown.add_row(*(shown_ms(row[c]) if c.endswith("_ms") else str(row[c]) for c in columns))
+    Console().print(shown)

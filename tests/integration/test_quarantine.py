@@ -1,0 +1,248 @@
+"""Quarantine on a real broker: records go back once, whatever is killed, and nothing deleted returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Message, Producer
+from typer.testing import CliRunner
+
+from infra.bench.load import Loader, absences, council, department, persons
+from infra.cli import app
+from infra.operation import Operation, OperationLog, now_ms
+from infra.provision import provision
+from infra.quarantine import work as work_module
+from infra.quarantine.entries import Filter
+from infra.quarantine.work import InterruptedWorkError, Work
+from infra.settings import Settings
+from infra.topic_table import messages, table
+from schemas.registry import Registry
+from stream_processors.pseudonymise import ATTEMPTS
+from stream_processors.runtime.kafka import producer_config
+from tests.integration.containers import running_stack
+from tests.integration.test_crash import _empty
+from tests.integration.workers import Workers
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
+SUPPLIERS = ["council-northam", "dfe"]
+SOURCE, QUARANTINE = "identified.dfe.absence", "identified.dfe.quarantine"
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    with running_stack(tmp_path_factory.mktemp("quarantine")) as stack:
+        yield stack.settings
+
+
+@pytest.fixture
+def settings(fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    found = fresh.model_copy(update={"home": tmp_path, "partitions": 2, "session_timeout_ms": 6_000})
+    for name, value in found.environment().items():
+        monkeypatch.setenv(name, value)
+    _empty(found)
+    provision(found, suppliers=SUPPLIERS)
+    return found
+
+
+class Failed:
+    """Absences as `pseudonymise` would have quarantined them, were it at fault: the records are good."""
+
+    def __init__(self, settings: Settings, count: int) -> None:
+        self.settings = settings
+        self.producer = Producer(producer_config(settings, "failed"))
+        self.values: dict[bytes, bytes] = {}
+        self.partitions: dict[bytes, int] = {}
+        self.errors: dict[bytes, str] = {}
+        places: dict[bytes, int] = {}
+
+        def told(_: object, m: Message) -> None:
+            places[m.key()] = m.offset()
+
+        for topic, value, key, partition in Loader(settings).messages("dfe", "absence", absences(count, 200)):
+            raw = key.encode()
+            self.values[raw], self.partitions[raw] = value, partition
+            self.producer.produce(topic, value, raw, partition, on_delivery=told)
+        self.producer.flush()
+        for i, (raw, value) in enumerate(self.values.items()):
+            self.errors[raw] = ("OutOfDomain", "Undecodable", "WrongPartition")[i % 3]
+            said = {
+                "__connect.errors.topic": SOURCE,
+                "__connect.errors.partition": str(self.partitions[raw]),
+                "__connect.errors.offset": str(places[raw]),
+                "__connect.errors.exception.class.name": self.errors[raw],
+                "lethe.errors.field": "",
+            }
+            self.producer.produce(
+                QUARANTINE, value, b"absence|" + raw, self.partitions[raw], headers=list(said.items())
+            )
+        self.producer.flush()
+
+    def of(self, error: str) -> list[bytes]:
+        return [k for k, e in self.errors.items() if e == error]
+
+    def write(self, key: bytes, value: bytes | None) -> None:
+        """What a supplier writes of that key later."""
+        self.producer.produce(SOURCE, value, key, self.partitions[key])
+        self.producer.flush()
+
+
+def requeued(settings: Settings) -> list[Message]:
+    return [m for m in messages(settings, SOURCE) if ATTEMPTS in dict(m.headers() or [])]
+
+
+def lethe(*arguments: str) -> Any:
+    return json.loads(CliRunner().invoke(app, ["quarantine", *arguments, "--json"], catch_exceptions=False).stdout)
+
+
+def killed(point: str, *arguments: str) -> int:
+    env = {**os.environ, "LETHE_KILL_AT": point, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "infra.cli", "quarantine", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, timeout=120, check=False).returncode
+
+
+def test_what_is_meant_goes_back_once_though_it_is_killed_at_every_step(settings: Settings) -> None:
+    failed = Failed(settings, 3_000)
+    before = table(settings, QUARANTINE)
+    meant = failed.of("OutOfDomain")
+    corrected, deleted = meant[:20], meant[20:50]
+    for key in corrected:
+        failed.write(key, b"newer")
+    for key in deleted:
+        failed.write(key, None)
+    wanted = set(meant) - set(corrected) - set(deleted)
+    which = ["--supplier", "dfe", "--error", "OutOfDomain"]
+
+    counted = lethe("ls", *which)
+    assert [(r["dataset"], r["error"], r["records"]) for r in counted] == [("absence", "OutOfDomain", len(meant))]
+    said = lethe("requeue", *which)
+    assert (said["executed"], said["requeue"], said["left"]) == (False, len(wanted), {"superseded": 50})
+    assert requeued(settings) == []
+    assert table(settings, QUARANTINE) == before, "a preview changes nothing"
+
+    for point in ("produced:1", "offsets_sent:2", "committed:1"):  # at 300 a second a transaction has 300
+        code = killed(point, "requeue", *which, "--rate", "300", "--by", "tester", "--reason", "a fix", "--execute")
+        assert code == -signal.SIGKILL, point
+    log = OperationLog(settings, Registry(settings.registry))
+    last = log.all()[-1]
+    assert (last.state, last.by, last.reason) == ("begun", "tester", "a fix")
+    said = lethe("requeue", "--resume", last.operation_id, "--execute")
+    assert said["executed"]
+
+    back = Counter(m.key() for m in requeued(settings))
+    assert back == dict.fromkeys(wanted, 1), "each once: none lost, none doubled"
+    for m in requeued(settings):
+        assert (m.value(), m.partition()) == (failed.values[m.key()], failed.partitions[m.key()])
+        assert m.headers() == [(ATTEMPTS, b"1")], "what was said of the error is gone"
+    left = {k.removeprefix(b"absence|") for k in table(settings, QUARANTINE)}
+    assert left == set(failed.values) - wanted, "what was not meant, or must not go back, is still there"
+    now = table(settings, SOURCE)
+    assert all(now[k] == b"newer" for k in corrected)
+    assert not set(deleted) & set(now), "nothing that was deleted has come back"
+    assert log.all()[-1].state == "done"
+
+    said = lethe("drop", *which, "--superseded", "--reason", "overtaken", "--execute")
+    assert said["drop"] == 50
+    assert lethe("ls", *which) == []
+
+
+def test_a_record_that_the_supplier_writes_meanwhile_is_not_overwritten(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "_MOST_RECORDS", 20)
+    failed = Failed(settings, 600)
+    meant = [k for k in failed.of("Undecodable") if failed.partitions[k] == 0]
+    newer, gone = meant[-1], meant[-2]
+
+    def meanwhile(what: str, done: int, _: int) -> None:
+        if what == "dfe 0: requeue" and done == 20:  # after the keys were looked at, before they are put back
+            failed.write(newer, b"newer")
+            failed.write(gone, None)
+
+    log = OperationLog(settings, Registry(settings.registry))
+    work = Work(settings, "requeue", Filter(("dfe",), errors=("Undecodable",)), on_progress=meanwhile)
+    tally = work.execute(Operation("quarantine_requeue", "tester", None, {}, now_ms()), log)
+    assert tally.left == {"contended": 2}
+    back = Counter(m.key() for m in requeued(settings))
+    assert back == dict.fromkeys(set(failed.of("Undecodable")) - {newer, gone}, 1)
+    now = table(settings, SOURCE)
+    assert now[newer] == b"newer"
+    assert gone not in now
+
+
+def test_ctrl_c_ends_between_two_transactions_and_the_rest_is_gone_on_with(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "_MOST_RECORDS", 20)
+    failed = Failed(settings, 600)
+    log, meant = OperationLog(settings, Registry(settings.registry)), Filter(("dfe",), errors=("Undecodable",))
+    done: list[int] = []
+
+    def seen(what: str, n: int, _: int) -> None:
+        if what.endswith("requeue"):
+            done.append(n)
+
+    operation = Operation("quarantine_requeue", "tester", None, {}, now_ms())
+    work = Work(settings, "requeue", meant, on_progress=seen, stopping=lambda: len(done) == 2)
+    with pytest.raises(InterruptedWorkError):
+        work.execute(operation, log)
+    held = log.find(operation.operation_id)
+    assert held is not None
+    assert (held.state, held.done, len(requeued(settings))) == ("interrupted", 40, 40)
+    tally = Work(settings, "requeue", meant).execute(held, log)
+    assert tally.done == len(failed.of("Undecodable"))
+    assert Counter(m.key() for m in requeued(settings)) == dict.fromkeys(failed.of("Undecodable"), 1)
+
+
+def test_what_fails_again_says_how_often_and_what_is_revealed_or_dropped_is_audited(
+    settings: Settings, tmp_path: Path
+) -> None:
+    loader, frame = Loader(settings), persons(40)
+    loader.publish("council-northam", "person", council(frame))
+    topic, value, key, partition = next(loader.messages("dfe", "person", department(frame, "UPN")))
+    loader.producer.produce(topic, b"\x01" + value[1:], key, partition)
+    loader.producer.flush()
+    with Workers(settings, tmp_path / "logs") as workers:
+        workers.start("pseudonymise")
+        for attempts in (0, 1):
+            workers.wait_for_log("pseudonymise", "assigned")
+            _until_quarantined(attempts)
+            (row,) = lethe("show", "--supplier", "dfe")
+            assert (row["error"], row["attempts"], row["dataset"]) == ("BadMagicByte", attempts, "person")
+            assert key not in json.dumps(row), "no key without --reveal"
+            assert lethe("requeue", "--supplier", "dfe", "--execute")["requeue"] == 1
+        _until_quarantined(2)
+        (row,) = lethe("show", "--supplier", "dfe")
+        refused = CliRunner().invoke(app, ["quarantine", "show", row["place"], "--reveal"])
+        assert refused.exit_code == 2
+        (seen,) = lethe("show", row["place"], "--reveal", "--reason", "the supplier asks", "--by", "A. Officer")
+        assert (seen["key"], seen["value"]) == (key, (b"\x01" + value[1:]).hex())
+        log = OperationLog(settings, Registry(settings.registry))
+        assert [(o.kind, o.by, o.reason) for o in log.all()][-1] == (
+            "quarantine_reveal",
+            "A. Officer",
+            "the supplier asks",
+        )
+        assert CliRunner().invoke(app, ["quarantine", "drop", "--execute"]).exit_code == 2, "a reason is needed"
+        assert lethe("drop", "--supplier", "dfe", "--reason", "broken")["drop"] == 1
+        assert len(table(settings, QUARANTINE)) == 1
+        assert lethe("drop", "--supplier", "dfe", "--reason", "broken", "--execute")["drop"] == 1
+        assert table(settings, QUARANTINE) == {}
+        assert key.encode() not in table(settings, topic), "a replay would bring it back"
+
+
+def _until_quarantined(attempts: int) -> None:
+    deadline = time.monotonic() + 60
+    while not any(r["attempts"] == attempts for r in lethe("ls", "--supplier", "dfe")):
+        if time.monotonic() > deadline:
+            raise TimeoutError("not quarantined")
+        time.sleep(0.2)  # Kafka tells nobody
