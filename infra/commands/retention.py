@@ -114,6 +114,7 @@ def verify(as_json: AsJson = False) -> None:
     Example: lethe ledger verify
     """
     from infra.held import ledger_heads, ledger_lines
+    from schemas.registry import RegistryDownError
     from stream_processors.ledger import verify as check
 
     settings = Settings()
@@ -122,6 +123,8 @@ def verify(as_json: AsJson = False) -> None:
         faults = check(lines, ledger_heads(settings))
     except KafkaException as e:
         _away(e)
+    except RegistryDownError as e:
+        fail(str(e), EXIT_NOT_UP)
     if as_json:
         typer.echo(json.dumps({"lines": len(lines), "faults": faults}, indent=1))
     else:
