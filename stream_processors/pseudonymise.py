@@ -230,16 +230,19 @@ class Pseudonymise:
         details."""
         assert self._eraser is not None
         keys = self._eraser.keys
-        hashes = frame.select(keys.subject(supplier, pl.col(contract.subject_field))).to_series()
-        refused = {rows[i]: by for i, by in suppressed.rulings("subject", hashes).items()}
+        own = subjects_of(_texts(batch.keys[r] for r in rows).to_list())
+        named = frame.select(said=pl.col(contract.subject_field), own=pl.lit(own), row=pl.lit(pl.Series(rows)))
+        # Whom the key names is looked up already; here, whom the content names under another's key.
+        others = named.filter(pl.col("said").ne_missing(pl.col("own")))
+        hashes = others.select(keys.subject(supplier, pl.col("said"))).to_series()
+        refused = {others["row"][i]: by for i, by in suppressed.rulings("subject", hashes).items()}
         of: dict[str, Ordered] = {}
         if contract.record_field is None and suppressed.any_token:
             by_token = suppressed.rulings("token", keys.tokens(frame))
-            own = subjects_of(_texts(batch.keys[rows[i]] for i in by_token).to_list())
-            of_key = pl.DataFrame({"subject": own}).select(keys.subject(supplier, pl.col("subject"))).to_series()
-            for (i, by), key_hash in zip(by_token.items(), of_key, strict=True):
+            both = named[list(by_token)].select(keys.subject(supplier, pl.col(n)).alias(n) for n in ("said", "own"))
+            for (i, by), hashes_of in zip(by_token.items(), both.iter_rows(), strict=True):
                 refused.setdefault(rows[i], by)
-                of |= {hashes[i]: by} | ({key_hash: by} if key_hash is not None else {})
+                of |= {h: by for h in hashes_of if h is not None}
         return refused, of
 
     def _why(
