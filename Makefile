@@ -11,7 +11,7 @@ help: ## this list
 
 setup: $(VENV)/.installed .lethe/dist/fetched ## environment, Kafka and registry; takes no time when they are there
 
-demo: setup ## the main job, from supplier files to research records, compared with the oracle
+demo: setup ## the main job, from supplier files to the researchers' report, compared with the oracle
 	$(BIN)/lethe demo
 
 test: setup ## all tests; in containers where a Docker engine runs, else in local processes

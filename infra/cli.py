@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import typer
 
@@ -24,6 +25,7 @@ from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
+from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
 from infra.commands.run import run
@@ -31,6 +33,8 @@ from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
+from infra.errors import EXIT_ERROR
+from infra.keys import KeyFileError
 
 app = typer.Typer(
     help="Links records about the same people without anyone downstream seeing who they are, and forgets on time.",
@@ -59,6 +63,7 @@ app.command()(batches)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)
+app.command()(replay)
 app.command()(demo)
 app.command()(bench)
 evaluate_app.command()(effects)
@@ -69,8 +74,12 @@ app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
-    """Entry point of the command."""
-    app()
+    """Entry point of the command. A credential that is missing or may not be used is one line, whoever needs it."""
+    try:
+        app()
+    except KeyFileError as e:
+        typer.echo(f"error: {e}", err=True)
+        sys.exit(EXIT_ERROR)
 
 
 if __name__ == "__main__":

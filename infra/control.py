@@ -19,6 +19,7 @@ from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas import contracts
 from schemas.registry import Registry, SchemaIds
+from stream_processors.access import CONTROL
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.answers import load_purposes
 from stream_processors.control.app import READS, Control, Watchdog, make_control, now_ms
@@ -45,6 +46,7 @@ def work(settings: Settings, number: int | None = None) -> None:
     # Faust logs what it fails on, and that can be a record: its own words are left out, ours say what matters.
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    settings = settings.acting_as(CONTROL)
     public = read_enquiry_key(settings)
     registry = Registry(settings.registry)
     for topic in (*READS, *_WRITES):

@@ -1,4 +1,5 @@
-"""The main job from files to research records, on a stack of its own, compared with the oracle at the end.
+"""The main job from files to research records, on a stack of its own, compared with the oracle; then the researchers'
+report.
 
 Everything lies below `<home>/demo` and is synthetic or public; it is removed at the start of the next run.
 """
@@ -12,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from infra.broker.cluster import Stack, isolated
 from infra.catalogue import configured_catalogue
+from infra.enclave_report import Written, show, write_report
 from infra.keys import init_keys, read_key, research_key, token_key
 from infra.provision import provision, suppliers_of
 from infra.rest import Flow
@@ -39,7 +41,9 @@ from schemas.codec import decode
 from schemas.contracts import DATASETS, identified_topic, kind_of
 from schemas.registry import Registry
 from stream_processors import oracle
+from stream_processors.access import ADMIN
 from stream_processors.areas import load_areas
+from stream_processors.enclave.report.source import TablesUnusableError
 from stream_processors.link import last_claims
 from stream_processors.refs import Refs
 from stream_processors.runtime.partition import partition_of
@@ -58,7 +62,8 @@ class DemoFailedError(RuntimeError):
 @dataclass(frozen=True)
 class Report:
     """What the demo found; `differences` is empty when topic and oracle agree. `enclave`: its file, and rows by
-    table."""
+    table. `answer`: the enclave's report as `lethe enclave report --json` prints it; empty where there is nobody to
+    compare."""
 
     control_totals: list[dict[str, Any]]
     outcomes: dict[str, dict[str, int]]
@@ -69,6 +74,7 @@ class Report:
     records_per_second: float
     differences: list[str]
     enclave: dict[str, Any]
+    answer: dict[str, Any] = field(default_factory=dict)
 
 
 def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
@@ -89,6 +95,7 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
             suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam", FEBRL_COUNCIL],
         )
         init_keys(settings)
+        settings = settings.acting_as(ADMIN)  # it looks at every topic in the end; what runs acts for itself
         workers = _start_workers(settings, home)
         try:
             files = home / "files"
@@ -109,8 +116,13 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
             report = _report(settings, home, files, totals, seconds, published, t0)
         finally:
             _stop(workers)
+    written = _answer(home, seconds, console)
+    if written is not None:
+        report = replace(report, answer=written.as_json())
     seconds["in all"] = time.monotonic() - began
     _print(report, console)
+    if written is not None:
+        show(written, console)
     if report.differences:
         raise DemoFailedError("research.person is not what the oracle says: " + "; ".join(report.differences[:5]))
     return report
@@ -254,6 +266,19 @@ def _enclave(settings: Settings, home: Path, seconds: dict[str, float]) -> dict[
     return {"file": str(home / "enclave" / FILE), "rows": dict(rounds[-1].rows)}
 
 
+def _answer(home: Path, seconds: dict[str, float], console: Console) -> Written | None:
+    """What researchers make of their tables; the stack is down by now, and they need none."""
+    t0 = time.monotonic()
+    try:
+        with console.status("comparing participants with comparison families"):
+            written = write_report(home / "enclave", home / "report")
+    except TablesUnusableError as e:  # with a handful of families
+        console.print(f"no report: {e}", highlight=False, soft_wrap=True)
+        return None
+    seconds["enclave report"] = time.monotonic() - t0
+    return written
+
+
 def _decoded(rows: Mapping[bytes, bytes], contract: contracts.Contract) -> dict[str, dict[str, Any]]:
     keys = list(rows)
     values = decode([rows[k][wire.HEADER_BYTES :] for k in keys], contract).to_pylist() if keys else []
@@ -333,9 +358,9 @@ def _print(report: Report, console: Console) -> None:
         )
     console.print(quality)
     example = Table("field", "value", title="One research record")
-    for field, value in report.example.items():
+    for name, value in report.example.items():
         shown = f"{len(value)} items; first: {value[0]}" if isinstance(value, list) and value else value
-        example.add_row(field, "" if shown is None or shown == [] else str(shown))
+        example.add_row(name, "" if shown is None or shown == [] else str(shown))
     console.print(example)
     times = Table("what", "seconds", title="How long it took")
     for name, s in report.seconds.items():

@@ -35,7 +35,7 @@ def due(settings: Settings, as_of: date, hard_stop: date) -> dict[tuple[str, str
     for kind in DECLARATIONS:
         held: dict[bytes, Envelope] = {}
         topic = f"linkage.{kind}"
-        for message in messages(settings, topic):
+        for message in messages(settings.acting_as(DECLARATIONS[kind].name), topic):
             key, value = message.key(), message.value()
             if key is None or key == HEARTBEAT_KEY:
                 continue
@@ -86,7 +86,7 @@ def ledger_heads(settings: Settings) -> dict[Chain, Head]:
     heads: dict[Chain, Head] = {}
     for kind, declaration in DECLARATIONS.items():
         assert declaration.changelog
-        for m in messages(settings, declaration.changelog):
+        for m in messages(settings.acting_as(declaration.name), declaration.changelog):
             value = m.value()
             if m.key() == HEAD_ROW and value is not None:
                 heads[kind, m.partition() or 0] = Head(*msgpack.unpackb(value)[1:])

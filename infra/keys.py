@@ -14,6 +14,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.broker.ports import LOOPBACK
 from infra.settings import Settings
 from schemas.contracts import UnknownSupplierError, kind_of
 
@@ -21,6 +22,7 @@ TOKEN_KEY = "token.key"  # noqa: S105 - a file's name
 RESEARCH_KEY = "research.key"
 ENQUIRY_PUBLIC_KEY = "enquiry.pub"
 KEY_BYTES = 32
+CA_CERTIFICATE = "ca.crt"
 
 
 class KeyFileError(RuntimeError):
@@ -112,6 +114,49 @@ def read_enquiry_key(settings: Settings) -> bytes:
     return key
 
 
+def credential(settings: Settings, principal: str) -> Path:
+    """File of a principal's private key and certificate (PEM): for the processes that act for it."""
+    return settings.access / f"{principal}.pem"
+
+
+def credential_of(settings: Settings) -> Path | None:
+    """The file that a client with these settings authenticates by; None where the brokers ask for none.
+
+    Raises:
+        KeyFileError: it or the authority's certificate is missing, or others may read it; or the settings would send
+            plaintext to another machine.
+    """
+    if settings.security == "plaintext":
+        if any(address.strip().rpartition(":")[0] not in LOOPBACK for address in settings.bootstrap.split(",")):
+            raise KeyFileError(
+                f"LETHE_SECURITY=plaintext is for loopback only, and LETHE_BOOTSTRAP={settings.bootstrap}"
+            )
+        return None
+    path = credential(settings, settings.principal)
+    if not (settings.access / CA_CERTIFICATE).is_file():
+        raise KeyFileError(
+            f"{settings.access / CA_CERTIFICATE} is missing; `lethe keys init` makes it where the broker runs, "
+            "anywhere else it comes with the credential"
+        )
+    os.close(_opened(path, f"the credential of {settings.principal}; whoever runs the broker hands it out"))
+    return path
+
+
+def hand_out(source: Path, folder: Path) -> Path:
+    """Copy a file to a folder (0700 if it is made), readable by its owner only; where it is then.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / source.name
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(source.read_bytes())
+    return path
+
+
 def _make(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -136,20 +181,8 @@ def read_key(path: Path) -> bytes:
         KeyFileError: it is missing, no regular file (a link is none), open to others than its owner, or does
             not hold at least 32 bytes in hex.
     """
+    handle = _opened(path, "`lethe keys init` makes it")
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise KeyFileError(f"{path} is missing; `lethe keys init` makes it") from None
-    except OSError as e:
-        if e.errno == errno.ELOOP:
-            raise KeyFileError(_not_regular(path)) from None
-        raise KeyFileError(f"{path} cannot be read ({os.strerror(e.errno or 0)})") from None
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(_not_regular(path))
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeyFileError(f"{path} is open to others than its owner; `chmod 600 {path}`")
         key = _parsed(os.read(handle, 4096))
     finally:
         os.close(handle)
@@ -158,6 +191,32 @@ def read_key(path: Path) -> bytes:
     if len(key) < KEY_BYTES:
         raise KeyFileError(_unfit(path, f"is shorter than {KEY_BYTES} bytes"))
     return key
+
+
+def _opened(path: Path, if_missing: str) -> int:
+    """A handle of a regular file that nobody but its owner may read.
+
+    Raises:
+        KeyFileError: it is something else, or missing.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path} is missing; {if_missing}") from None
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise KeyFileError(_not_regular(path)) from None
+        raise KeyFileError(f"{path} cannot be read ({os.strerror(e.errno or 0)})") from None
+    found = os.fstat(handle)
+    fault = ""
+    if not stat.S_ISREG(found.st_mode):
+        fault = _not_regular(path)
+    elif found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        fault = f"{path} is open to others than its owner; `chmod 600 {path}`"
+    if fault:
+        os.close(handle)
+        raise KeyFileError(fault)
+    return handle
 
 
 def _parsed(text: bytes) -> bytes | None:

@@ -7,7 +7,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -22,11 +23,16 @@ from confluent_kafka.admin import (
 )
 
 from infra import topics
+from infra.acls import Granted, grant
+from infra.certificates import CA_KEY, init_credentials
+from infra.keys import KeyFile
 from infra.settings import Settings
 from infra.topics import TopicSpec, topics_of
 from schemas import contracts
 from schemas.contracts import Contract
 from schemas.registry import OnWait, Registry, SchemaDriftError
+from stream_processors.access import ADMIN, Grant, grants, principals
+from stream_processors.runtime.kafka import client_config
 
 DEADLINE_SECONDS = 60.0
 _REQUEST_SECONDS = 10.0
@@ -63,13 +69,18 @@ class Provisioned:
     """What provisioning found and did.
 
     `topics`: all that now exist as declared; `created` and `corrected`: names of those it made, and of those
-    whose settings it changed; `schema_ids`: id by topic, for topics with a contract.
+    whose settings it changed; `schema_ids`: id by topic, for topics with a contract; `granted` and `taken_back`: how
+    many grants it made, and which it deleted since nothing declares them (none where the brokers control no access);
+    `credentials`: files of principals that it made.
     """
 
     topics: tuple[TopicSpec, ...]
     created: tuple[str, ...]
     corrected: tuple[str, ...]
     schema_ids: Mapping[str, int]
+    granted: int = 0
+    taken_back: tuple[str, ...] = ()
+    credentials: tuple[Path, ...] = ()
 
 
 def provision(
@@ -80,7 +91,8 @@ def provision(
     on_wait: OnWait | None = None,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> Provisioned:
-    """Create missing topics, correct settings that differ, register schemas and their compatibility.
+    """Create missing topics, correct settings that differ, register schemas and their compatibility, and make the
+    brokers grant what the topology needs and no more. Acts for `admin`.
 
     Without `suppliers`: those of `topics.yaml` and those that have topics already. `overrides` are topic
     settings that go before the file's, on every topic (a demo shortens days to seconds); the next call
@@ -93,12 +105,15 @@ def provision(
         SchemaIncompatibleError: a contract does not fit the versions that are registered before it.
         SchemaDriftError: the registry has a newer version of a contract than this code.
         UnknownSupplierError: no such supplier.
+        KeyFileError: the credential of `admin` is not here.
+        KafkaException: the brokers refuse, as they do where they control no access (LETHE_SECURITY=plaintext).
     """
-    cluster = _Cluster(settings, on_wait, deadline_seconds)
+    cluster = _Cluster(settings.acting_as(ADMIN), on_wait, deadline_seconds)
     existing = cluster.partitions()
     if suppliers is None:
         suppliers = sorted({*topics.load().suppliers, *_suppliers(existing)})
-    return _apply(settings, cluster, existing, topics_of(settings, suppliers), overrides or {})
+    done = _apply(settings, cluster, existing, topics_of(settings, suppliers), overrides or {})
+    return _admit(settings, cluster, done, {*suppliers, *_suppliers(existing)}, take_back=True)
 
 
 def add_supplier(
@@ -109,14 +124,35 @@ def add_supplier(
     on_wait: OnWait | None = None,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> Provisioned:
-    """Create one supplier's topics and register their schemas; the topics that all share are left alone.
+    """Create one supplier's topics, register their schemas, and make and admit its credential; the topics that all
+    share are left alone.
 
     Raises: as `provision`.
     """
-    cluster = _Cluster(settings, on_wait, deadline_seconds)
+    cluster = _Cluster(settings.acting_as(ADMIN), on_wait, deadline_seconds)
     mine = f"identified.{supplier}."
     specs = [s for s in topics_of(settings, [supplier]) if s.name.startswith(mine)]
-    return _apply(settings, cluster, cluster.partitions(), specs, overrides or {})
+    existing = cluster.partitions()
+    done = _apply(settings, cluster, existing, specs, overrides or {})
+    return _admit(settings, cluster, done, {supplier, *_suppliers(existing)}, take_back=False)
+
+
+def _admit(
+    settings: Settings, cluster: _Cluster, done: Provisioned, suppliers: set[str], *, take_back: bool
+) -> Provisioned:
+    """Credentials where the authority's key is, and grants for the topics of these suppliers."""
+    if settings.security == "plaintext":
+        return done
+    made: list[KeyFile] = []
+    if (settings.access / CA_KEY).exists():
+        made = init_credentials(settings, principals(suppliers))
+    granted = cluster.grant(grants(s.name for s in topics_of(settings, sorted(suppliers))), take_back=take_back)
+    return replace(
+        done,
+        granted=granted.made,
+        taken_back=granted.taken_back,
+        credentials=tuple(file.path for file in made if file.made),
+    )
 
 
 def suppliers_of(
@@ -211,7 +247,11 @@ class _Cluster:
         self.on_wait: OnWait = on_wait or (lambda message: _log.warning("waiting", what=message))
         silent = logging.getLogger(f"{__name__}.librdkafka")  # its complaints are said through on_wait
         silent.setLevel(logging.CRITICAL)
-        self._admin = AdminClient({"bootstrap.servers": self._bootstrap}, logger=silent)
+        self._admin = AdminClient(client_config(settings), logger=silent)
+
+    def grant(self, wanted: Iterable[Grant], *, take_back: bool) -> Granted:
+        """Make the brokers grant this; see `infra.acls.grant`."""
+        return self._ask("for its grants", lambda: grant(self._admin, wanted, take_back=take_back))
 
     def left(self) -> float:
         """Seconds to the deadline, at least one."""

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
-from stream_processors.runtime.kafka import consumer_config, error_of, matches
+from stream_processors.runtime.kafka import client_config, consumer_config, error_of, matches
 from stream_processors.topology import TOPOLOGY
 
 _CALL_S = 30
@@ -48,7 +48,7 @@ class Flow:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(client_config(settings))
         self._reader = Consumer(consumer_config(settings, "lethe.at-rest"))
         self._groups: dict[str, Consumer] = {}
 

@@ -4,7 +4,7 @@ machine."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +24,13 @@ class Settings(BaseSettings):
     registry: str = Field(
         default="http://127.0.0.1:18081/apis/ccompat/v7",
         description="base URL of the registry's Confluent-compatible interface",
+    )
+    security: Literal["tls", "plaintext"] = Field(
+        default="tls", description="of the brokers; plaintext: neither TLS nor access control, on loopback only"
+    )
+    principal: str = Field(default="operator", description="whom a client of the brokers acts for, unless it says so")
+    credentials: Path | None = Field(
+        default=None, description="folder of ca.crt and <principal>.pem to use instead of the one below keys"
     )
     controller_port: int = Field(default=19093, description="loopback port of the local broker's controller")
     postcodes: Path | None = Field(
@@ -85,6 +92,15 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Key files, readable by their owner only."""
         return self.base / "keys"
+
+    @property
+    def access(self) -> Path:
+        """`ca.crt`, and `<principal>.pem` of each principal that acts on this machine, readable by its owner only."""
+        return self.credentials.expanduser().resolve() if self.credentials else self.keys / "access"
+
+    def acting_as(self, principal: str) -> Self:
+        """The same settings for a client that acts for `principal`; see `stream_processors/access.py`."""
+        return self.model_copy(update={"principal": principal})
 
     @property
     def rejects(self) -> Path:

@@ -31,7 +31,7 @@ def messages(settings: Settings, topic: str) -> Iterator[Message]:
     Raises:
         KafkaException: no such topic, or the broker is away.
     """
-    consumer = Consumer(consumer_config(settings, "lethe.table"))
+    consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
     try:
         found = consumer.list_topics(topic, timeout=30).topics[topic]
         if found.error is not None:

@@ -33,7 +33,7 @@ from schemas.codec import encode
 from schemas.contracts import identified, identified_topic, kind_of
 from schemas.registry import Registry, SchemaIds
 from schemas.wire import frame
-from stream_processors.runtime.kafka import describe, error_of, producer_config
+from stream_processors.runtime.kafka import client_config, describe, error_of, producer_config
 from stream_processors.runtime.partition import partitions_of
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Publisher:
         self._open: list[Receipt] = []
         self._rows: list[Mapping[str, object]] = []
         self._rows_since = 0.0
-        settings = settings or Settings()
+        settings = (settings or Settings()).acting_as(f"supplier.{supplier}")
         self._bootstrap = settings.bootstrap
         self._producer = Producer(
             producer_config(settings, f"publisher.{supplier}.{dataset}")
@@ -182,7 +182,7 @@ class Publisher:
         ids = schemas or Registry(settings.registry, self._on_wait, patience_seconds)
         self._schema_id = ids.check(self.topic, self.contract)
         self._announced = 0
-        self._announcer = self._make_announcer(ids, {"bootstrap.servers": settings.bootstrap, **(config or {})})
+        self._announcer = self._make_announcer(ids, {**client_config(settings), **(config or {})})
 
     @property
     def published(self) -> int:

@@ -52,7 +52,12 @@ PUBLISH = Declaration(
     by="person",
     reads=("linkage.contribution", clock.TOPIC),
     writes=("research.person", "governance.quarantine"),
-    keeps=(Table("persons", "true"), Table(CELLS, "true"), Table(LEVELS, "true"), Table("published", "said")),
+    keeps=(
+        Table("persons", "true"),
+        Table(CELLS, "true"),
+        Table(LEVELS, "true"),
+        Table("published", "said", (clock.ROW, b"k")),
+    ),
 )
 _CONTRIBUTION = contracts.contract("linkage/contribution")
 _RESEARCH = contracts.contract("research/person")

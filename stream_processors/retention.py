@@ -51,6 +51,7 @@ def _declared(kind: Kind) -> Declaration:
         writes=(f"linkage.{kind}", ledger.TOPIC),
         keeps=(Table("due", "true"), Table("calendar", "true"), Table("said", "said")),
         headers=True,
+        says_anew=False,  # a line of the ledger is said once
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import NoReturn
@@ -9,6 +10,9 @@ from typing import NoReturn
 import pytest
 
 from tests.integration.containers import RunningStack, chosen, running_stack
+
+# Access control has tests of its own, which turn it on; the others bring clients that have no credential.
+os.environ.setdefault("LETHE_SECURITY", "plaintext")
 
 
 def pytest_configure() -> None:

@@ -27,9 +27,10 @@ from infra.keys import init_keys, read_key, research_key, token_key
 from infra.provision import provision
 from infra.rest import Flow
 from infra.settings import Settings
+from stream_processors.access import ADMIN
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs, ResearchIds
-from stream_processors.runtime.kafka import consumer_config
+from stream_processors.runtime.kafka import client_config, consumer_config
 from stream_processors.topology import NAMES
 
 COPY_TOPIC = "bench.copy"
@@ -76,7 +77,9 @@ class Figures:
 def bench(base: Settings, records: int, say: Callable[[str], None], keep: bool = False) -> Figures:
     """Run all stages on a stack of its own in a temporary folder."""
     home = Path(mkdtemp(prefix="lethe-bench-"))
-    settings = isolated(home, base)
+    settings = isolated(home, base).acting_as(
+        ADMIN
+    )  # it writes and reads topics of its own; workers act for themselves
     try:
         with Stack(settings):
             return _Run(settings, records, say).all()
@@ -96,7 +99,7 @@ class _Run:
     def all(self) -> Figures:
         provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
         init_keys(self._settings)
-        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap})
+        admin = AdminClient(client_config(self._settings))
         for created in admin.create_topics([NewTopic(COPY_TOPIC, self._settings.partitions, 1)]).values():
             created.result(30)
         loader = load.Loader(self._settings)

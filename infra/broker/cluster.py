@@ -24,8 +24,14 @@ from confluent_kafka.admin import AdminClient
 from infra.broker.daemon import Daemon
 from infra.broker.fetch import HERE, Dist, StackError, fetch, java, locked
 from infra.broker.ports import HOST, free_ports, holder, is_free
+from infra.certificates import BROKER, init_credentials
+from infra.keys import CA_CERTIFICATE, KeyFileError, credential
 from infra.settings import Settings
+from infra.topics import load
+from stream_processors.access import OPERATOR, principals
+from stream_processors.runtime.kafka import client_config
 
+TLS_PROPERTIES = HERE / "tls.properties"
 DEADLINE_S = 90.0
 _POLL_S = 0.05
 _ASK_S = 5.0
@@ -106,9 +112,14 @@ class Stack:
         Raises:
             PortTakenError: another process has one of the ports.
             NotAnsweringError: a process ended, or does not answer before the deadline.
-            StackError: what is needed to run cannot be fetched.
+            StackError: what is needed to run cannot be fetched, or credentials cannot be made.
         """
         dist, jvm = self.fetch(), java()
+        if self.settings.security == "tls":
+            try:
+                init_credentials(self.settings, principals(load().suppliers))
+            except KeyFileError as e:
+                raise StackError(str(e)) from None
         run = self.settings.run
         (run / "tmp").mkdir(parents=True, exist_ok=True)
         with locked(run / "lock"):
@@ -140,7 +151,7 @@ class Stack:
 
     def status(self) -> list[ProcessStatus]:
         """Both processes, as they are now."""
-        broker = _state(self._broker, broker_answers(self.settings.bootstrap))
+        broker = _state(self._broker, broker_answers(self.settings))
         registry = _state(self._registry, registry_answers(self.settings.registry))
         return [
             ProcessStatus("broker", _pid(self._broker), self._broker_port, broker, self._broker.log),
@@ -220,20 +231,26 @@ class Stack:
             new.unlink(missing_ok=True)
 
     def _server_properties(self) -> str:
-        port, controller = self._broker_port, self.settings.controller_port
+        port, controller, tls = self._broker_port, self.settings.controller_port, self.settings.security == "tls"
+        protocol = "SSL" if tls else "PLAINTEXT"
         mine = {
-            "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"{protocol}://{HOST}:{port},CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": f"{protocol}://{HOST}:{port}",
+            "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:{protocol}",
+            "inter.broker.listener.name": protocol,
             "controller.quorum.voters": f"1@{HOST}:{controller}",
             "log.dirs": str(self.settings.broker_data),
-            **self._extra,
         }
-        return (HERE / "broker.properties").read_text() + "".join(f"{k}={v}\n" for k, v in mine.items())
+        common = (HERE / "broker.properties").read_text()
+        if tls:
+            common += TLS_PROPERTIES.read_text()
+            mine["ssl.keystore.location"] = str(credential(self.settings, BROKER))
+            mine["ssl.truststore.location"] = str(self.settings.access / CA_CERTIFICATE)
+        return common + "".join(f"{k}={v}\n" for k, v in {**mine, **self._extra}.items())
 
     def _wait(self, until: float) -> None:
         waiting: dict[Daemon, Callable[[], bool]] = {
-            self._broker: lambda: broker_answers(self.settings.bootstrap),
+            self._broker: lambda: broker_answers(self.settings),
             self._registry: lambda: registry_answers(self.settings.registry),
         }
         while waiting:
@@ -265,15 +282,16 @@ def isolated(home: Path, base: Settings | None = None) -> Settings:
     )
 
 
-def broker_answers(bootstrap: str) -> bool:
-    """Whether a broker hands out metadata."""
-    if not _listens(f"kafka://{bootstrap}"):  # librdkafka is slower to notice
+def broker_answers(settings: Settings) -> bool:
+    """Whether a broker knows the operator and hands out metadata."""
+    if not _listens(f"kafka://{settings.bootstrap}"):  # librdkafka is slower to notice
         return False
     silent = logging.getLogger(f"{__name__}.librdkafka")
     silent.setLevel(logging.CRITICAL)
     try:
-        return bool(AdminClient({"bootstrap.servers": bootstrap}, logger=silent).list_topics(timeout=_ASK_S).brokers)
-    except KafkaException:
+        config = client_config(settings.acting_as(OPERATOR))
+        return bool(AdminClient(config, logger=silent).list_topics(timeout=_ASK_S).brokers)
+    except (KafkaException, KeyFileError):
         return False
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import psutil
 
 HOST = "127.0.0.1"
+LOOPBACK = frozenset({HOST, "localhost", "[::1]"})
 # Below the range that the kernel takes ports of outgoing connections from: nobody gets one between asking and using.
 _FROM, _TO = 20_000, 32_000
 

@@ -18,7 +18,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Run a simulated cohort and FEBRL4 through a stack of its own, and compare the outcome with the oracle.
+    """Run a simulated cohort and FEBRL4 through a stack of its own, compare the outcome with the oracle, and write the
+    researchers' report.
 
     Nothing outside <home>/demo is touched. Exits 1 if the outcome differs from the oracle's.
 

@@ -87,6 +87,28 @@ def sync(
         registry.close()
 
 
+@enclave_app.command()
+def credential(
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for ca.crt and enclave.pem; made if not there.")],
+) -> None:
+    """Put what researchers authenticate by into DIR: it reads research.person, acknowledges deletions, nothing else.
+
+    Hand the folder over on a safe way. There, LETHE_CREDENTIALS names it, LETHE_BOOTSTRAP and LETHE_REGISTRY say where
+    the brokers and the registry are, and `lethe enclave sync` needs no other file.
+
+    Example: lethe enclave credential --to /media/handover
+    """
+    from infra.certificates import init_credentials
+    from infra.keys import CA_CERTIFICATE, hand_out
+    from infra.keys import credential as credential_file
+    from stream_processors.access import ENCLAVE
+
+    settings = Settings()
+    init_credentials(settings, [ENCLAVE])
+    for source in (settings.access / CA_CERTIFICATE, credential_file(settings, ENCLAVE)):
+        typer.echo(f"made {hand_out(source, to)}")
+
+
 def _print(console: Console, to: Path, done: Round) -> None:
     if done.rebuilt:
         console.print(f"begun anew: {done.rebuilt}")

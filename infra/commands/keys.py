@@ -18,7 +18,8 @@ keys_app = typer.Typer(help="Key files, one for each process that needs one; cou
 def init() -> None:
     """Make the key files that are missing. What exists is never written to.
 
-    The public key for enquiries (enquiry.pub) follows the token key.
+    The public key for enquiries (enquiry.pub) follows the token key. Unless LETHE_SECURITY=plaintext, also an authority
+    for the brokers' certificates and a credential of each principal; one that ends within 30 days is renewed.
 
     Example: lethe keys init
     """
@@ -30,6 +31,17 @@ def init() -> None:
     except KeyFileError as e:
         fail(str(e))
     typer.echo(f"made {public.path}" if public.made else f"kept {public.path}: it is there already")
+    if settings.security == "plaintext":
+        return
+    from infra.certificates import init_credentials
+    from infra.topics import load
+    from stream_processors.access import principals
+
+    files = init_credentials(settings, principals(load().suppliers))
+    made = [file for file in files if file.made]
+    for file in made:
+        typer.echo(f"made {file.path}")
+    typer.echo(f"credentials: {len(made)} made, {len(files) - len(made)} kept in {settings.access}")
 
 
 @keys_app.command()

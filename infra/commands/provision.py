@@ -5,12 +5,17 @@ from __future__ import annotations
 import typer
 
 from infra import provision as provisioning
-from infra.commands.supplier import EXPECTED, say
+from infra.commands.supplier import EXPECTED, say, say_admitted
 from infra.settings import Settings
 
 
 def provision() -> None:
-    """Create missing topics, correct settings that differ, register schemas. Safe to repeat."""
+    """Create missing topics, correct settings that differ, register schemas, and grant each principal what it needs.
+
+    Takes back what nothing declares. Safe to repeat. It needs the credential of admin.
+
+    Example: lethe provision
+    """
     try:
         done = provisioning.provision(Settings(), on_wait=say)
     except EXPECTED as e:
@@ -20,3 +25,4 @@ def provision() -> None:
         f"{len(done.topics)} topics: {len(done.created)} created, {len(done.corrected)} corrected; "
         f"{len(done.schema_ids)} have their schema registered"
     )
+    say_admitted(done)

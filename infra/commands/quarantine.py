@@ -52,6 +52,12 @@ _WHY = {
 }
 
 
+def _settings() -> Settings:
+    from stream_processors.access import QUARANTINE
+
+    return Settings().acting_as(QUARANTINE)
+
+
 @quarantine_app.command("ls")
 def list_(
     supplier: Suppliers = None,
@@ -73,7 +79,7 @@ def list_(
 
     meant = _filter(supplier, dataset, error, since, until)
     found: list[pl.DataFrame] = []
-    with _broker(), bar() as on_progress, Reader(Settings()) as reader:
+    with _broker(), bar() as on_progress, Reader(_settings()) as reader:
         for topic, partitions in quarantines(reader.topics(), meant.suppliers).items():
             for p in range(partitions):
                 low, high = reader.ends(topic, p)
@@ -132,7 +138,7 @@ def show(
         fail("--reveal needs one PLACE, as <supplier>/<partition>/<offset>, and a --reason", EXIT_USAGE)
     at = _place(place) if place else None
     meant = _filter([at[0]] if at else supplier, dataset, error, since, until)
-    settings = Settings()
+    settings = _settings()
     with _broker():
         rows = entries(settings, meant, at, limit)
         if at and not rows:
@@ -222,7 +228,7 @@ def _act(
     from schemas.registry import Registry
     from stream_processors.runtime.faults import Faults
 
-    settings = Settings()
+    settings = _settings()
     kind: Any = f"quarantine_{act}"
     log = OperationLog(settings, Registry(settings.registry, deadline_seconds=10))
     operation: Operation | None = None

@@ -71,6 +71,7 @@ def up() -> None:
         fail(str(e), EXIT_ERROR)
     typer.echo(f"topics: {len(done.topics)}, {len(done.created)} of them new, {len(done.corrected)} corrected")
     typer.echo(f"schemas: {len(done.schema_ids)}")
+    typer.echo(f"security: {settings.security}; {done.granted} grants made, {len(done.taken_back)} taken back")
 
 
 def down() -> None:

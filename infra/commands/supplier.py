@@ -10,6 +10,7 @@ import typer
 from infra.provision import (
     BrokerDownError,
     PartitionsDifferError,
+    Provisioned,
     add_supplier,
     suppliers_of,
 )
@@ -40,11 +41,26 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
+def say_admitted(done: Provisioned) -> None:
+    """Print what was granted, taken back and made, as far as there is anything to say."""
+    if done.granted:
+        typer.echo(f"{done.granted} grants made")
+    for line in done.taken_back:
+        typer.echo(f"taken back: {line}")
+    for path in done.credentials:
+        typer.echo(f"made {path}")
+
+
 @supplier_app.command()
 def add(
     supplier: Annotated[str, typer.Argument(help="such as council-hackney")],
 ) -> None:
-    """Create a supplier's topics and register their schemas. Safe to repeat."""
+    """Create a supplier's topics, register their schemas, and make and admit its credential. Safe to repeat.
+
+    Hand the credential (supplier.<name>.pem) and ca.crt to the supplier on a safe way.
+
+    Example: lethe supplier add council-hackney
+    """
     try:
         done = add_supplier(Settings(), supplier, on_wait=say)
     except EXPECTED as e:
@@ -53,6 +69,7 @@ def add(
     for spec in done.topics:
         state = "created" if spec.name in done.created else "is there"
         typer.echo(f"{spec.name}: {'corrected' if spec.name in done.corrected else state}")
+    say_admitted(done)
 
 
 @supplier_app.command()

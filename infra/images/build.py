@@ -31,7 +31,10 @@ _UNFINISHED = "lethe/base:unfinished"
 LABEL = "lethe.built-from"
 DEBOOTSTRAP = "debootstrap"
 _FILES = {
-    "kafka": [HERE / "kafka-entrypoint.sh", BROKER / "broker.properties", BROKER / "log4j2.properties"],
+    "kafka": [
+        HERE / "kafka-entrypoint.sh",
+        *(BROKER / f"{name}.properties" for name in ("broker", "tls", "log4j2")),
+    ],
     "registry": [HERE / "registry-entrypoint.sh", BROKER / "registry.properties"],
 }
 

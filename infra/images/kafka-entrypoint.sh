@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts the broker with the settings of every single-node stack (broker.properties) and those of the environment:
-# KAFKA_ADVERTISED_LISTENERS becomes advertised.listeners. With WAIT_FOR_START, first waits for /start.sh to be put here
+# KAFKA_ADVERTISED_LISTENERS becomes advertised.listeners. With TLS, the folder of ca.crt and broker.pem, also those of
+# tls.properties. With WAIT_FOR_START, first waits for /start.sh to be put here
 # and reads it: a test knows the advertised port only once the container runs. Its last line has to be `# end`.
 set -eu
 
@@ -15,6 +16,11 @@ config=${CONFIG:-/tmp/server.properties}
 {
     cat "$home/broker.properties"
     echo "log.dirs=$data"
+    if [ -n "${TLS:-}" ]; then
+        cat "$home/tls.properties"
+        echo "ssl.keystore.location=$TLS/broker.pem"
+        echo "ssl.truststore.location=$TLS/ca.crt"
+    fi
     env | while IFS='=' read -r name value; do
         case $name in
             KAFKA_*) echo "$(echo "${name#KAFKA_}" | tr 'A-Z_' 'a-z.')=$value" ;;

@@ -2,7 +2,7 @@
 ARG BASE=eclipse-temurin:17-jre
 FROM ${BASE}
 COPY kafka/libs /opt/kafka/libs
-COPY broker.properties log4j2.properties kafka-entrypoint.sh /opt/kafka/
+COPY broker.properties tls.properties log4j2.properties kafka-entrypoint.sh /opt/kafka/
 COPY --chown=1000:1000 empty /data
 USER 1000:1000
 VOLUME /data

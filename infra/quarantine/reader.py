@@ -22,7 +22,7 @@ class Reader:
     def __init__(self, settings: Settings, *, committed: bool = True) -> None:
         level = "read_committed" if committed else "read_uncommitted"
         self._consumer = Consumer(
-            consumer_config(settings, "lethe.quarantine.reader")
+            consumer_config(settings, f"lethe.{settings.principal}.reader")
             | {"isolation.level": level, "session.timeout.ms": 10_000}
         )
 

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 import faust
 import structlog
+from faust.auth import SSLCredentials
 from faust.types import TP
 
 from infra.settings import Settings
@@ -38,6 +39,7 @@ from stream_processors.control.clock import Reading, may_tick
 from stream_processors.control.desk import Place, Reason
 from stream_processors.control.office import ANSWER, BATCH, ENQUIRY, FINDING, QUARANTINE, Came, Office, Said
 from stream_processors.control.transport import read_committed
+from stream_processors.runtime.kafka import ssl_context
 
 READS = (ENQUIRY, FINDING, BATCH, QUARANTINE, CLOCK)
 LEADS_BY = TP(ENQUIRY, 0)
@@ -125,9 +127,11 @@ class Control:
 
 def make_control(settings: Settings, office: Office, looks: Looks) -> Control:
     """The app, not started."""
+    tls = ssl_context(settings)
     app = faust.App(
         "lethe.control",
         broker=f"kafka://{settings.bootstrap}",
+        broker_credentials=None if tls is None else SSLCredentials(tls),
         store="memory://",
         datadir=str(settings.state / "control" / "faust"),
         processing_guarantee="at_least_once",

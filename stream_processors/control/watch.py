@@ -9,7 +9,7 @@ from infra.settings import Settings
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.alerts import Observed, Stable, hanging, overdue
 from stream_processors.pseudonymise import PSEUDONYMISE
-from stream_processors.runtime.kafka import consumer_config, matches
+from stream_processors.runtime.kafka import client_config, consumer_config, matches
 
 _RETENTION = "lethe.retention"  # and what it may be called besides
 _CALL_S = 30
@@ -22,7 +22,7 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(client_config(settings))
         self._groups: dict[str, Consumer] = {}
         self._stable: dict[str, Stable] = {}
         # A transaction that its producer left is aborted by the broker after this long; one that is not, hangs.

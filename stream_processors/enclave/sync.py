@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from infra.settings import Settings
 from schemas.registry import SchemaIds
+from stream_processors.access import ENCLAVE
 from stream_processors.enclave.acknowledge import Acknowledger
 from stream_processors.enclave.changes import TOPIC, Versions, changes
 from stream_processors.enclave.store import FileInUseError, Position, Store
@@ -111,7 +112,9 @@ def sync(
     Raises:
         TopicUnreadableError: no such topic, or no right to read it.
         FileInUseError: another process has the file open for longer than `wait_s`.
+        KeyFileError: the enclave's credential is missing or may not be used.
     """
+    settings = settings.acting_as(ENCLAVE)
     topic = _Topic(settings)
     acknowledger = Acknowledger(settings, folder, options.name, schema_ids)
     try:
@@ -213,7 +216,7 @@ class _Topic:
     """`research.person` on the brokers, read committed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(kafka.client_config(settings))
         try:
             described = self._admin.describe_topics(TopicCollection([TOPIC]), request_timeout=_CALL_S)[TOPIC].result()
             resource = ConfigResource(ResourceType.TOPIC, TOPIC)
@@ -227,7 +230,7 @@ class _Topic:
         self._partitions = [p.id for p in described.partitions]
         self.tombstones_live_ms = int(config["delete.retention.ms"].value)
         self._consumer = Consumer(
-            kafka.consumer_config(settings, "lethe.enclave")
+            kafka.consumer_config(settings, f"lethe.{ENCLAVE}.sync")
             | {
                 "auto.offset.reset": "error",
                 "queued.min.messages": 100_000,

@@ -18,7 +18,7 @@ from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
 from stream_processors.runtime.state import History, MemoryStore, Position
-from stream_processors.runtime.task import Task
+from stream_processors.runtime.task import Step, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +202,21 @@ class Driver:
                 said = {r.key for r in log.read(end)}
                 orphans = {r.key: None for r in log.read(0, stop=end) if r.key is not None and r.key not in said}
                 result.outputs.emit(topic, key[1], list(orphans), list(orphans.values()))
+        self._said(key, result)
+
+    def replay(self, key: tuple[str, int]) -> None:
+        """What an operator's replay makes of a task: rebuild, catch up, reconcile, and say everything anew."""
+        self.lag(key)
+        for step in self._state[key].anew():
+            self._said(key, step)
+
+    def _said(self, key: tuple[str, int], result: Step) -> None:
+        """Outputs and state of a step that takes no record in."""
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
-                self.log(emit.topic, partition).append(k, v, 0)
-        task.commit(result, self._position(key))
+                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
+        self._state[key].commit(result, self._position(key))
 
     @property
     def tasks(self) -> list[tuple[str, int]]:

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import re
+import ssl
 
 from confluent_kafka import KafkaError, KafkaException
 
+from infra.keys import CA_CERTIFICATE, credential_of
 from infra.settings import Settings
 from schemas.contracts import DATASETS, ENQUIRY
 
 Config = dict[str, str | int | float | bool]
 
 
+def client_config(settings: Settings) -> Config:
+    """What every client needs: where the brokers are, and the certificate of the principal that it acts for.
+
+    Raises:
+        KeyFileError: the credential is missing or may not be used, or plaintext would leave this machine.
+    """
+    config: Config = {"bootstrap.servers": settings.bootstrap, "log_level": 3}
+    credential = credential_of(settings)
+    if credential is not None:
+        config |= {
+            "security.protocol": "ssl",
+            "ssl.ca.location": str(settings.access / CA_CERTIFICATE),
+            "ssl.certificate.location": str(credential),
+            "ssl.key.location": str(credential),
+            "ssl.endpoint.identification.algorithm": "https",
+        }
+    return config
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """The same for clients that take Python's own TLS; None for plaintext. Raises as `client_config`."""
+    credential = credential_of(settings)
+    if credential is None:
+        return None
+    context = ssl.create_default_context(cafile=str(settings.access / CA_CERTIFICATE))
+    context.load_cert_chain(credential)
+    return context
+
+
 def producer_config(settings: Settings, client: str, transactional_id: str | None = None) -> Config:
-    """An idempotent producer; a transactional one with an id."""
+    """An idempotent producer; a transactional one with an id. Raises as `client_config`."""
     config: Config = {
-        "bootstrap.servers": settings.bootstrap,
+        **client_config(settings),
         "client.id": client,
         "enable.idempotence": True,
         "acks": "all",
@@ -26,7 +57,6 @@ def producer_config(settings: Settings, client: str, transactional_id: str | Non
         "message.max.bytes": 10 * 1024 * 1024,
         "queue.buffering.max.messages": 400_000,
         "queue.buffering.max.kbytes": 128 * 1024,
-        "log_level": 3,
     }
     if transactional_id:
         config |= {
@@ -37,9 +67,12 @@ def producer_config(settings: Settings, client: str, transactional_id: str | Non
 
 
 def consumer_config(settings: Settings, group: str, member: str | None = None) -> Config:
-    """Read committed, offsets by hand, one member takes the same partition number of every topic (`range`)."""
+    """Read committed, offsets by hand, one member takes the same partition number of every topic (`range`).
+
+    Raises as `client_config`.
+    """
     config: Config = {
-        "bootstrap.servers": settings.bootstrap,
+        **client_config(settings),
         "client.id": member or group,
         "group.id": group,
         "enable.auto.commit": False,
@@ -56,7 +89,6 @@ def consumer_config(settings: Settings, group: str, member: str | None = None) -
         "fetch.message.max.bytes": 4 * 1024 * 1024,
         "queued.max.messages.kbytes": 32 * 1024,
         "queued.min.messages": 20_000,
-        "log_level": 3,
     }
     if member:
         config["group.instance.id"] = member  # static membership: a restart within the timeout moves no partition

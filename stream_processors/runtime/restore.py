@@ -11,8 +11,8 @@ If the *group* was away for longer than tombstones live, some may have been comp
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -41,11 +41,17 @@ _QUIET = 60
 
 @dataclass(frozen=True)
 class Restored:
-    """A task at its committed offsets; `lagged` if tombstones may have been missed, or all must be said anew."""
+    """A task at its committed offsets; `lagged` if tombstones may have been missed, or all must be said anew.
+
+    `anew`: a replay was asked for: topic to the offset from which what is read is said again. `touched`: the keys that
+    it is about, of a processor with state; None for all.
+    """
 
     task: Task
     changelog_end: int
     lagged: bool
+    anew: Mapping[str, int] = field(default_factory=dict)
+    touched: frozenset[bytes] | None = None
 
 
 class Restorer:
@@ -64,7 +70,7 @@ class Restorer:
         self._processor, self._folder, self._faults = processor, folder, faults
         self._now_ms, self._keep_alive = now_ms, keep_alive
         self._observer: Observer = observer or Unobserved()
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 3})
+        self._admin = AdminClient(kafka.client_config(settings))
         config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
         self._consumer = Consumer(config)
         self._tombstones: dict[str, int] = {}
@@ -81,11 +87,14 @@ class Restorer:
         began = time.monotonic()
         alive_ms = min(map(self._tombstones_live_ms, target), default=0)
         told = [told_by(tp.metadata) for tp in committed if tp.offset >= 0]
-        times = [at for at, _ in told if at is not None]
+        times = [t.time_ms for t in told if t.time_ms is not None]
+        anew = {
+            tp.topic: min(at, max(tp.offset, 0)) for tp in committed if (at := told_by(tp.metadata).anew) is not None
+        }
         # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
         lagged = bool(times) and now - max(times) > alive_ms // 2
         if declaration.stateless:
-            changed = any(version != self._processor.version for at, version in told if at is not None)
+            changed = any(t.version != self._processor.version for t in told if t.time_ms is not None)
             if changed:
                 _log.info("read_again", processor=declaration.name, partition=number, version=self._processor.version)
             task = Task(self._processor, number, MemoryStore())
@@ -93,11 +102,12 @@ class Restorer:
             for topic in declaration.recalls:
                 for batch in self._read(topic, number, 0, None):
                     task.restore_inputs([inputs_of(topic, number, batch)], Position({}))
-            return Restored(task, 0, lagged or changed)
+            return Restored(task, 0, lagged or changed, {} if changed else anew)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
         stale = bool(had.inputs) and now - had.written_ms > alive_ms // 2
+        lagged = lagged or bool(anew)
         if ahead or stale or lagged or not had.inputs:  # without a position: a rebuild that was cut short, or new
             store.close()
             discard(self._path(number))
@@ -106,13 +116,20 @@ class Restorer:
         task = Task(self._processor, number, store)
         replayed = 0
         inputs = dict(had.inputs)
+        touched: set[bytes] = set()
         for topic, end in target.items():
-            for batch in self._read(topic, number, had.inputs.get(topic, 0), end):
-                inputs[topic] = batch[-1].offset() + 1
-                task.restore_inputs([inputs_of(topic, number, batch)], Position(dict(had.inputs), had.changelog, 0))
-                replayed += len(batch)
-                self._observer.restoring(number, topic, inputs[topic], end)
-                self._faults.reach("restoring")
+            start = had.inputs.get(topic, 0)
+            split = max(start, min(anew.get(topic, end), end))
+            for since, until in ((start, split), (split, end)):
+                for batch in self._read(topic, number, since, until):
+                    inputs[topic] = batch[-1].offset() + 1
+                    unfinished = Position(dict(had.inputs), had.changelog, 0)
+                    differ = task.restore_inputs([inputs_of(topic, number, batch)], unfinished)
+                    if anew and since == split:
+                        touched |= differ
+                    replayed += len(batch)
+                    self._observer.restoring(number, topic, inputs[topic], end)
+                    self._faults.reach("restoring")
         changelog_end = had.changelog
         if declaration.changelog:
             for batch in self._read(declaration.changelog, number, had.changelog, None):
@@ -133,7 +150,8 @@ class Restorer:
                 seconds=round(time.monotonic() - began, 3),
                 lagged=lagged,
             )
-        return Restored(task, changelog_end, lagged)
+        everything = bool(anew) and not any(anew.get(topic, 1) for topic, end in target.items() if end)
+        return Restored(task, changelog_end, lagged, anew, None if everything else frozenset(touched))
 
     def accounts(self, number: int, ids: SchemaIds) -> list[Account]:
         """What this processor has counted of a partition, as committed."""
@@ -231,15 +249,28 @@ class Restorer:
         return first + rest
 
 
-def metadata_of(time_ms: int, version: str) -> str:
-    """What a commit says of itself besides the offset."""
-    return f"{time_ms} {version}".rstrip()
+@dataclass(frozen=True)
+class Told:
+    """What a commit says of itself besides the offset: when it was made (ms since 1970; None: it is not ours), by which
+    version, and, until a replay is through, the offset from which it says everything again."""
+
+    time_ms: int | None
+    version: str = ""
+    anew: int | None = None
 
 
-def told_by(metadata: str | None) -> tuple[int | None, str]:
-    """Time (ms since 1970) and version of a commit; no time if the metadata is not ours."""
-    time_ms, _, version = (metadata or "").partition(" ")
-    return (int(time_ms), version) if time_ms.isdigit() else (None, "")
+def metadata_of(time_ms: int, version: str, anew: int | None = None) -> str:
+    """A commit's metadata: `<time>[/<anew>] <version>`."""
+    return f"{time_ms}{'' if anew is None else f'/{anew}'} {version}".rstrip()
+
+
+def told_by(metadata: str | None) -> Told:
+    """The metadata of a commit, read."""
+    head, _, version = (metadata or "").partition(" ")
+    time_ms, slash, anew = head.partition("/")
+    if not time_ms.isdigit() or (slash and not anew.isdigit()):
+        return Told(None)
+    return Told(int(time_ms), version, int(anew) if slash else None)
 
 
 def inputs_of(topic: str, number: int, messages: Sequence[Message], headers: bool = False) -> Inputs:

@@ -31,6 +31,8 @@ class Table:
 
     name: str
     kind: Literal["true", "said", "memory"]
+    reserved: tuple[bytes, ...] = ()
+    """Keys of rows that say nothing of a key of the outputs, such as the clock."""
 
 
 class Store(Protocol):
@@ -80,9 +82,15 @@ class View:
     """A store seen through the writes of a step that is not committed yet."""
 
     def __init__(
-        self, store: Store, tables: Sequence[Table], partition: int = 0, history: History = no_history
+        self,
+        store: Store,
+        tables: Sequence[Table],
+        partition: int = 0,
+        forgotten: Table | None = None,
+        history: History = no_history,
     ) -> None:
-        self._store = store
+        """`forgotten`: a table that looks empty but for its reserved rows and what is written through this view."""
+        self._store = store if forgotten is None else _Forgetful(store, forgotten)
         self.partition = partition
         self.history = history
         self.removed: dict[bytes, bytes] = {}
@@ -138,6 +146,38 @@ class View:
 
     def _overlay(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:
         return ((k, v) for k, v in self.writes[table].items() if k.startswith(prefix))
+
+
+class _Forgetful:
+    """A store to look at, of which one table looks empty but for its reserved rows."""
+
+    def __init__(self, store: Store, forgotten: Table) -> None:
+        self._store, self._table = store, forgotten
+        self.applied = store.applied
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        found = self._store.get_many(table, keys)
+        if table != self._table.name:
+            return found
+        return [v if k in self._table.reserved else None for k, v in zip(keys, found, strict=True)]
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._store.scan(table, prefix)
+        return rows if table != self._table.name else (r for r in rows if r[0] in self._table.reserved)
+
+    def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+        if table != self._table.name:
+            return self._store.scan_many(table, prefixes)
+        return [list(self.scan(table, prefix)) for prefix in prefixes]
+
+    def apply(self, writes: Writes, position: Position) -> None:
+        raise NotImplementedError("only to look at")
+
+    def position(self) -> Position:
+        return self._store.position()
+
+    def close(self) -> None:
+        """It is not ours to close."""
 
 
 class MemoryStore:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
 from stream_processors.runtime.state import History, Position, Store, View, Writes, no_history
+
+_AT_ONCE = 20_000
+"""Keys that are said anew in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,33 @@ class Task:
         """Settle every key anew: what was said of keys that are gone is taken back."""
         return self._settled((), self.processor.everything(self._view()))
 
+    def anew(self, touched: Iterable[bytes] | None = None) -> Iterator[Step]:
+        """Say again what is true of these keys (of all), whether it was said before or not, some at a time.
+
+        Each step must be committed before the next is asked for. What was said of what is no more is not taken back
+        here: `reconcile` first.
+        """
+        declaration = self.processor.declaration
+        said = next((t for t in declaration.keeps if t.kind == "said"), None)
+        if said is None or not declaration.says_anew:
+            return
+        keys = sorted(self.processor.everything(self._view()) if touched is None else touched)
+        for low in range(0, len(keys), _AT_ONCE):
+            view = View(self.store, declaration.keeps, self.partition, forgotten=said)
+            outputs = self.processor.settle(view, set(keys[low : low + _AT_ONCE]), ())
+            yield self._with_changelog(view, outputs)
+
     def commit(self, step: Step, position: Position) -> None:
         """Apply a step whose outputs are committed."""
         self.store.apply(step.writes, position)
 
-    def restore_inputs(self, inputs: Sequence[Inputs], position: Position) -> None:
-        """Fold committed inputs into what is true, saying nothing."""
+    def restore_inputs(self, inputs: Sequence[Inputs], position: Position) -> set[bytes]:
+        """Fold committed inputs into what is true, saying nothing. Returns the keys of which something differs."""
         view = self._view()
-        self.processor.absorb(view, [_without_heartbeats(i) for i in inputs])
+        touched = self.processor.absorb(view, [_without_heartbeats(i) for i in inputs])
         true = {t.name for t in self.processor.declaration.keeps if t.kind != "said"}
         self.store.apply({name: rows for name, rows in view.writes.items() if name in true}, position)
+        return touched
 
     def restore_said(self, records: Iterable[tuple[bytes, bytes | None]], position: Position) -> None:
         """Take in records of the changelog, in log order."""
@@ -60,7 +80,7 @@ class Task:
         self.store.apply({said: rows}, position)
 
     def _view(self) -> View:
-        return View(self.store, self.processor.declaration.keeps, self.partition, self._before)
+        return View(self.store, self.processor.declaration.keeps, self.partition, history=self._before)
 
     def _before(self, pattern: str) -> Iterable[Inputs]:
         return map(_without_heartbeats, self.history(pattern))
@@ -69,7 +89,9 @@ class Task:
         view = self._view()
         inputs = [_without_heartbeats(i) for i in inputs]
         touched = self.processor.absorb(view, inputs)
-        outputs = self.processor.settle(view, touched | also if also else touched, inputs)
+        return self._with_changelog(view, self.processor.settle(view, touched | also if also else touched, inputs))
+
+    def _with_changelog(self, view: View, outputs: Outputs) -> Step:
         changelog, said = self.processor.declaration.changelog, self.processor.declaration.said
         if changelog and said and view.writes[said]:
             rows: Mapping[bytes, bytes | None] = view.writes[said]

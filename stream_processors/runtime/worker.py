@@ -27,7 +27,7 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.observer import Batch, Observer, Part, Place, Unobserved
 from stream_processors.runtime.processor import Processor
-from stream_processors.runtime.records import Emit, Inputs
+from stream_processors.runtime.records import Emit, Inputs, Outputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
 from stream_processors.runtime.state import History, Position
 from stream_processors.runtime.task import Step, Task
@@ -56,8 +56,14 @@ class _Slot:
     at_end: set[str] = field(default_factory=set)
     accountant: Accountant | None = None
     reconcile: bool = False
+    """Once its inputs are caught up with, all that was said is held to what is true. Until then, and until what a
+    replay is about is said anew, commits look as old as can be: a crash makes it start over."""
     replayed: dict[str, set[bytes]] | None = None
-    """A stateless processor that re-reads its inputs: the keys that it said per output topic."""
+    """A stateless processor that re-reads all of its inputs: the keys that it said per output topic."""
+    anew: Mapping[str, int] = field(default_factory=dict)
+    """A replay: topic to the offset from which it says everything again."""
+    touched: frozenset[bytes] | None = None
+    """A replay: what it is about; None for everything."""
 
 
 class Worker:
@@ -78,7 +84,8 @@ class Worker:
     ) -> None:
         """`accounts`: what accounts are written by; none are without it. `on_batch` is told of each commit and its
         records; `on_idle` of each wait in vain at the ends of all inputs."""
-        self._processor, self._settings, self._instance = processor, settings, instance
+        self._processor, self._instance = processor, instance
+        self._settings = settings.acting_as(processor.declaration.name)
         self._faults = faults or Faults()
         self.observer: Observer = observer or Unobserved()
         self.accounts = accounts
@@ -277,12 +284,15 @@ class _Session:
         for number, at in sorted(numbers.items()):
             restored = self._restorer.restore(number, at)
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
-            if restored.lagged and self._declaration.stateless:
+            slot.anew, slot.touched = restored.anew, restored.touched
+            reads_again = restored.lagged and self._declaration.stateless
+            if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
                 slot.replayed = {t: set() for t in self._declaration.derives}
             self._slots[number] = slot
             restored.task.history = self._history(number, slot.topics)
             for tp in at:
-                self._next[tp.topic, number] = 0 if slot.replayed is not None else max(tp.offset, 0)
+                again = slot.anew.get(tp.topic, max(tp.offset, 0) if slot.anew else 0)
+                self._next[tp.topic, number] = again if reads_again else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
@@ -360,17 +370,24 @@ class _Session:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
         more."""
         step = slot.task.reconcile()
-        ends: dict[str, int] = {}
         if slot.replayed is not None:
-            ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
             for topic, said in slot.replayed.items():
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
-        again, slot.replayed = slot.replayed is not None, None
-        if self._transact({number: step}, {number: ends}, {}):
-            slot.reconcile = False
-            self._log.info("reconciled", partition=number)
-        elif again:
+        again = slot.replayed is not None
+        through = self._transact({number: step}, {number: {}}, {})
+        if through and slot.anew and not self._declaration.stateless:
+            through = all(self._transact({number: anew}, {number: {}}, {}) for anew in slot.task.anew(slot.touched))
+        if through:
+            ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
+            was = slot.replayed, slot.anew
+            slot.reconcile, slot.replayed, slot.anew = False, None, {}
+            through = self._transact({number: Step(Outputs(), {})}, {number: ends}, {})
+            if through:
+                self._log.info("said_anew" if was[1] else "reconciled", partition=number)
+            else:
+                slot.reconcile, (slot.replayed, slot.anew) = True, was
+        if again and not through:
             raise SessionLostError("aborted while everything was said anew")
 
     def _note_replayed(self, slot: _Slot, step: Step) -> None:
@@ -398,7 +415,7 @@ class _Session:
         began = time.perf_counter()
         now = self._worker.now_ms()
         offsets = [
-            TopicPartition(topic, number, end, metadata=self._metadata(number, now))
+            TopicPartition(topic, number, end, metadata=self._metadata(topic, number, now))
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
@@ -442,10 +459,11 @@ class _Session:
         self._faults.reach("applied")
         return True
 
-    def _metadata(self, number: int, now: int) -> str:
-        """While everything is said anew the commit looks as old as can be: a crash before the end makes it start
-        over."""
-        return metadata_of(0 if self._slots[number].replayed is not None else now, self._processor.version)
+    def _metadata(self, topic: str, number: int, now: int) -> str:
+        """Until all that was said is held to what is true, the commit looks as old as can be: a crash before the end
+        makes it start over."""
+        slot = self._slots[number]
+        return metadata_of(0 if slot.reconcile else now, self._processor.version, slot.anew.get(topic))
 
     def _abort(self, error: KafkaError) -> None:
         name = kafka.describe(error)

@@ -28,8 +28,12 @@ from testcontainers.core.docker_client import DockerClient
 from infra.broker.cluster import DEADLINE_S, Stack, broker_answers, isolated, registry_answers
 from infra.broker.fetch import StackError, fetch
 from infra.broker.ports import HOST
+from infra.certificates import BROKER, init_credentials
 from infra.images.build import build, engine_answers, tag
+from infra.keys import CA_CERTIFICATE, credential
 from infra.settings import Settings
+from infra.topics import load
+from stream_processors.access import principals
 
 How = Literal["containers", "processes"]
 OWNER = "lethe.tests-owner"
@@ -74,28 +78,36 @@ class OwnContainer(DockerContainer):  # type: ignore[misc]
 
 
 class KafkaContainer(OwnContainer):
-    """One broker with its data in `data` on this machine."""
+    """One broker with its data where the settings say, secured as they say."""
 
-    def __init__(self, data: Path, extra_broker_config: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Settings, extra_broker_config: Mapping[str, str] | None = None) -> None:
         super().__init__(tag("kafka"), 9092)
+        self._settings = settings
+        self._protocol = protocol = "SSL" if settings.security == "tls" else "PLAINTEXT"
+        data = settings.broker_data
         data.mkdir(parents=True, exist_ok=True)
         self.with_volume_mapping(data, "/data/log", "rw")
         self.with_env("WAIT_FOR_START", "yes")
         # The broker speaks to itself through INTERNAL: the advertised port of this machine is not there inside.
         config = {
-            "listeners": "PLAINTEXT://0.0.0.0:9092,INTERNAL://localhost:29092,CONTROLLER://localhost:29093",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"{protocol}://0.0.0.0:9092,INTERNAL://localhost:29092,CONTROLLER://localhost:29093",
+            "listener.security.protocol.map": f"{protocol}:{protocol},INTERNAL:{protocol},CONTROLLER:{protocol}",
             "inter.broker.listener.name": "INTERNAL",
             "controller.quorum.voters": "1@localhost:29093",
             **(extra_broker_config or {}),
         }
+        if settings.security == "tls":
+            init_credentials(settings, principals(load().suppliers))
+            self.with_env("TLS", "/tls")
+            for path in (credential(settings, BROKER), settings.access / CA_CERTIFICATE):
+                self.with_volume_mapping(path, f"/tls/{path.name}", "ro")
         for name, value in config.items():
             self.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
 
     def start(self) -> Self:
         """Start it, tell it under which port it is known here, and wait until it answers."""
         super().start()
-        advertised = f"PLAINTEXT://{self.address},INTERNAL://localhost:29092"
+        advertised = f"{self._protocol}://{self.address},INTERNAL://localhost:29092"
         script = f"export KAFKA_ADVERTISED_LISTENERS={advertised}\n# end\n".encode()
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -103,7 +115,7 @@ class KafkaContainer(OwnContainer):
             entry.size, entry.mode = len(script), 0o755
             tar.addfile(entry, io.BytesIO(script))
         self.get_wrapped_container().put_archive("/", archive.getvalue())
-        self.wait_until(lambda: broker_answers(self.address))
+        self.wait_until(lambda: broker_answers(self._settings.model_copy(update={"bootstrap": self.address})))
         return self
 
 
@@ -150,17 +162,21 @@ def chosen() -> tuple[How, str]:
 
 
 @contextmanager
-def running_stack(home: Path, extra_broker_config: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
+def running_stack(
+    home: Path,
+    extra_broker_config: Mapping[str, str] | None = None,
+    security: Literal["tls", "plaintext"] = "plaintext",
+) -> Iterator[RunningStack]:
     """A broker and a registry with nothing in them, on free loopback ports, with their data below `home`."""
     how, _ = chosen()
-    settings = isolated(home)
+    settings = isolated(home).model_copy(update={"security": security})
     config = {**TEST_BROKER, **(extra_broker_config or {})}
     if how == "processes":
         with Stack(settings, config):
             yield RunningStack(settings, how, settings.broker_data)
         return
     remove_orphans()
-    kafka = KafkaContainer(settings.broker_data, config)
+    kafka = KafkaContainer(settings, config)
     registry = RegistryContainer(settings.registry_data)
     with ExitStack() as running:
         for container in (registry, kafka):  # the registry takes longer, so it goes first

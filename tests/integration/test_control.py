@@ -24,10 +24,11 @@ from infra.topics import topics_of
 from producers import Publisher
 from schemas.registry import Registry
 from schemas.rows import from_value, to_value
+from stream_processors.access import ADMIN
 from stream_processors.control.signing import Request
 from stream_processors.control.watch import Watch
 from stream_processors.enquiry.person import PersonAsked
-from stream_processors.runtime.kafka import consumer_config, producer_config
+from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.partition import partition_of
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
@@ -41,9 +42,10 @@ HELD = {(COUNCIL, "person"): 1, ("dfe", "person"): 1, ("dfe", "absence"): 3}
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     home = tmp_path_factory.mktemp("control")
-    with running_stack(home) as stack:
+    with running_stack(home, security="tls") as stack:
         quick = {"session_timeout_ms": 6_000, "tick_seconds": 1.0, "heartbeat_seconds": 5.0}
-        settings = stack.settings.model_copy(update=quick)
+        # Everything that runs acts for itself; what the tests look at and put in, they do as admin.
+        settings = stack.settings.model_copy(update=quick).acting_as(ADMIN)
         provision(settings, suppliers=[COUNCIL, "dfe"])
         with Workers(settings, home / "logs") as running:
             init_council(settings, COUNCIL)
@@ -252,7 +254,7 @@ def test_every_partition_gets_heartbeats(workers: Workers) -> None:
 def test_faust_makes_no_topics_of_its_own(workers: Workers) -> None:
     settings = workers.settings
     declared = {s.name for s in topics_of(settings, [COUNCIL, "dfe"])}
-    found = AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics(timeout=30).topics
+    found = AdminClient(client_config(settings)).list_topics(timeout=30).topics
     others = {t for t in found if not t.startswith("_")} - declared
     assert others <= {"kafkasql-journal"}
 
@@ -309,6 +311,7 @@ def test_operators_and_suppliers_see_what_it_has_said(workers: Workers, monkeypa
         found: list[dict[str, Any]] = json.loads(result.stdout)
         return found
 
+    monkeypatch.setenv("LETHE_PRINCIPAL", "operator")
     assert {(b["dataset"], b["state"]) for b in said("batches", "--supplier", "dfe")} == {
         ("person", "agreed"),
         ("absence", "agreed"),

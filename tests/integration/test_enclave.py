@@ -23,6 +23,7 @@ from infra.topic_table import table
 from schemas import contracts, wire
 from schemas.codec import decode, encode
 from schemas.registry import Registry
+from stream_processors.access import ADMIN
 from stream_processors.enclave.changes import TOPIC
 from stream_processors.enclave.store import FILE, Store
 from stream_processors.runtime.kafka import producer_config
@@ -66,9 +67,9 @@ class Topic:
 
 @pytest.fixture(scope="module")
 def topic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topic]:
-    with running_stack(tmp_path_factory.mktemp("enclave-stack")) as running:
+    with running_stack(tmp_path_factory.mktemp("enclave-stack"), security="tls") as running:
         provision(running.settings, suppliers=["dfe"])
-        yield Topic(running.settings)
+        yield Topic(running.settings.acting_as(ADMIN))  # its syncs act for the enclave
 
 
 def start(settings: Settings, folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from infra.enclave_report import write_report
 from producers.rows import convert
 from producers.simulator import simulate_to
 from producers.simulator.canaries import read, word
@@ -121,6 +122,21 @@ def test_no_reference_and_no_token_is_in_the_research_zone_or_the_enclave(plante
     everything = b"\n".join(part for k, v, _ in planted.records("research.") for part in (k or b"", v or b""))
     everything += bytes_of(planted.enclave) + b"\n".join(planted.texts)
     assert [1 for part in linkage if part in everything] == []
+
+
+def test_nothing_of_anybody_is_in_the_report(planted: Planted, tmp_path: Path) -> None:
+    """Page, tables, log, and what is kept for the next report: no canary, no identifier, no id of any zone."""
+    written = write_report(planted.enclave, tmp_path / "report")
+    names = {p.name for p in written.page.parent.rglob("*")}
+    assert {"index.html", "output-log.json", "counts.json"} <= names
+    assert any(name.endswith(".csv") for name in names)
+    content = bytes_of(written.page.parent)
+    assert len(content) > 10_000
+    assert planted.canaries.found(content) == {}
+    assert identifiers(content) == {}
+    ids = {id_.encode() for row in planted.held.values() for id_ in (row["person_id"], row["family_id"]) if id_}
+    assert len(ids) > 100
+    assert [1 for id_ in ids | planted.linkage() if id_ in content] == []
 
 
 def test_days_are_published_of_nobody(planted: Planted) -> None:

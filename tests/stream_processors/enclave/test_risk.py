@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pytest
+from pycanon import anonymity
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -122,6 +124,29 @@ def test_random_people_counted_a_second_way(quasi: tuple[str, ...]) -> None:
     assert found.below == {n: sum(s for s in sizes if s < n) for n in (3, 5, 10)}
     assert found.l["programme_status"] == min(len({r["programme_status"] for r in c}) for c in classes.values())
     assert found.l["any_offence"] == min(len({bool(r["offence"]) for r in c}) for c in classes.values())
+
+
+@pytest.mark.parametrize("quasi", [("birth_year", "sex", "area"), ("sex",), ("birth_year", "area")])
+@pytest.mark.parametrize("seed", range(3))
+def test_pycanon_finds_the_same(quasi: tuple[str, ...], seed: int) -> None:
+    """The reference: k-anonymity and distinct l-diversity as pycanon counts them, missing values as values."""
+    rng = random.Random(seed)
+    rows = [record(rng, person_id(i)) | {"area": rng.choice(["a", "b", None])} for i in range(300)]
+    crowded = [r | {"birth_year": 2000 + i % 3} for i, r in enumerate(rows)] if seed else rows
+    connection = duckdb.connect()
+    tables.fill(connection, [batch(crowded)])
+    frame = pd.DataFrame(
+        {
+            **{q: [str(r[q]) for r in crowded] for q in quasi},
+            "programme_status": [str(r["programme_status"]) for r in crowded],
+            "any_offence": [str(bool(r["offence"])) for r in crowded],
+        }
+    )
+    found = measure(connection, quasi=quasi)[0]
+    assert found.k == anonymity.k_anonymity(frame, list(quasi))
+    for attribute in ("programme_status", "any_offence"):
+        assert found.l[attribute] == anonymity.l_diversity(frame, list(quasi), [attribute])
+    assert not seed or found.k > 1, "not only classes of one are compared"
 
 
 def test_the_command_prints_json_and_fails_below_a_wanted_k(tmp_path: Path) -> None:

@@ -60,3 +60,19 @@ def test_a_step_that_is_not_committed_changes_nothing() -> None:
     inputs = [inputs_of(bench, "subject | blocks\n s1 | 1:a")]
     assert bench.task.step(inputs).outputs.emits == bench.task.step(inputs).outputs.emits
     assert dict(bench.task.store.scan("identities", b"")) == {}
+
+
+def test_what_is_true_is_said_anew_though_it_was_said_before() -> None:
+    bench = stepped()
+    before = dict(bench.task.store.scan("sent_blocks", b""))
+    assert bench.reconcile() == [], "nothing differs"
+    (step,) = bench.task.anew()
+    assert sum(len(e.keys) for e in step.outputs.emits if e.topic == "linkage.candidate") == 2
+    bench.task.commit(step, Position({}))
+    assert dict(bench.task.store.scan("sent_blocks", b"")) == before
+    (step,) = bench.task.anew([sorted(before)[0]])
+    assert sum(len(e.keys) for e in step.outputs.emits if e.topic == "linkage.candidate") == 1
+
+
+def test_a_ledger_is_not_said_anew() -> None:
+    assert list(Bench("retention.activity").task.anew()) == []
