@@ -64,7 +64,7 @@ class Orders:
         config = producer_config(self.settings, "lethe.erase") | {"message.timeout.ms": _CALL_S * 1000}
         # The control plane's client reads no lz4 without another package.
         self._producer = Producer(config | {"compression.type": "gzip"})
-        self._consumer = Consumer(consumer_config(self.settings, "lethe.erase"))
+        self._consumer = Consumer(consumer_config(self.settings, f"lethe.{self.settings.principal}.erase"))
 
     def give(self, action: Action, target: Target, reason: Reason, by: str, order_id: str | None = None) -> Followed:
         """Give an order to every partition and wait until each has answered.

@@ -71,7 +71,9 @@ def erase(
       2  wrong usage
       3  the broker or pseudonymise did not answer; what was ordered is followed when they are up
     """
-    settings = Settings()
+    from stream_processors.access import ERASURE
+
+    settings = Settings().acting_as(ERASURE)
     why, target = _reason(reason), _target(supplier, subject, person)
     name = by or whoever()
     if len(name) > _LONGEST_NAME:
