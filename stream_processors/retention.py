@@ -181,7 +181,8 @@ class Retention:
             *rest, offset = msgpack.unpackb(packed)
             found, way = Envelope(*rest), step.ways.get(key)
             if self._is_over(found.expires_on, step.now) and (way is None or way.destroys != offset):
-                late = key in arrived and self._is_over(found.expires_on, step.before)
+                # What was held when a shorter policy had it said again has not come too late.
+                late = key in arrived and key not in view.removed and self._is_over(found.expires_on, step.before)
                 self._line(step, key, found, offset, late=late)
                 step.say(key, None, destroys=offset)
         return self._ended(view, step, rows)
@@ -344,8 +345,8 @@ class Retention:
         tombstone: int | None = None,
         topic: str | None = None,
     ) -> None:
-        """A line for a record. `late`: it had expired when it came. `deletion`: it did not expire, pseudonymise took it
-        back, by the tombstone at that offset. `topic`: where it lay, if not here."""
+        """A line for a record. `late`: it had expired when it came, and was not held. `deletion`: it did not expire,
+        pseudonymise took it back, by the tombstone at that offset. `topic`: where it lay, if not here."""
         expires: int | None = min(found.expires_on, self._stop)
         if deletion is None:
             why = "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"

@@ -117,8 +117,9 @@ class Context:
         postcodes: Path | None = None,
         k_anonymity: int = 0,
         catalogue: Catalogue | None = None,
+        policy: RetentionPolicy | None = None,
     ) -> Context:
-        """With the retention policy and the catalogue of the installation, unless another is given, and the areas of a
+        """With the retention policy and the catalogue of the installation, unless others are given, and the areas of a
         postcode directory.
 
         Raises:
@@ -131,7 +132,7 @@ class Context:
             schema_ids,
             partitions,
             catalogue or load_catalogue(),
-            load_policy(),
+            policy or load_policy(),
             areas,
             k_anonymity=k_anonymity,
         )

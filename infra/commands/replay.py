@@ -203,6 +203,7 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
     """Measured; None where this user may not read the key that the processor works with."""
     from infra.catalogue import configured_catalogue
     from infra.keys import KeyFileError, read_key, research_key, token_key
+    from infra.policy import configured_policy
     from infra.replay.estimate import records_per_second
     from schemas.registry import Registry
     from stream_processors.topology import Context, build
@@ -215,6 +216,7 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
         settings.postcodes,
         settings.k_anonymity,
         configured_catalogue(settings),
+        configured_policy(settings),
     )
     try:
         return records_per_second(settings, build(name, context), spans)
