@@ -145,7 +145,8 @@ def _stop(workers: subprocess.Popen[bytes]) -> None:
         workers.wait()
 
 
-def _publish_folder(settings: Settings, folder: Path, console: Console) -> list[Totals]:
+def publish_folder(settings: Settings, folder: Path) -> list[Totals]:
+    """Publish every supplier's files in a folder of the simulator's, persons first."""
     out = []
     for path in sorted(folder.glob("*/*.csv"), key=lambda p: (p.stem != "person", p)):
         supplier, dataset = path.parent.name, path.stem
@@ -154,6 +155,11 @@ def _publish_folder(settings: Settings, folder: Path, console: Console) -> list[
         with Publisher(supplier, dataset, settings=settings) as sink:
             totals = publish_file(path, supplier, dataset, sink, settings.rejects, date.today(), lambda _: None)
         out.append(totals)
+    return out
+
+
+def _publish_folder(settings: Settings, folder: Path, console: Console) -> list[Totals]:
+    out = publish_folder(settings, folder)
     console.print(f"[bold]published[/] {sum(t.published for t in out):,} records of {len(out)} files")
     return out
 

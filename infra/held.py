@@ -13,7 +13,8 @@ from infra.topic_table import messages
 from schemas import contracts, wire
 from schemas.codec import CodecError, decode, decode_older
 from schemas.registry import Registry
-from stream_processors import ledger
+from stream_processors import clock, ledger
+from stream_processors.clock import Clock
 from stream_processors.envelope import Envelope, envelope
 from stream_processors.ledger import Chain, Head, Line
 from stream_processors.retention import DECLARATIONS, HEAD_ROW
@@ -75,6 +76,24 @@ def ledger_lines(settings: Settings) -> list[Line]:
                 raise CodecError(f"{ledger.TOPIC}, partition {p}: a line does not fit its schema")
             lines += found.batch.to_pylist()
     return lines
+
+
+def confirmed_days(settings: Settings) -> dict[tuple[str, int], int]:
+    """The confirmed day (days since 1970-01-01) of each partition of the topics that retention reads, as its changelogs
+    say; those that were told nothing are left out.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topics.
+    """
+    days: dict[tuple[str, int], int] = {}
+    for kind, declaration in DECLARATIONS.items():
+        assert declaration.changelog
+        for m in messages(settings.acting_as(declaration.name), declaration.changelog):
+            if m.key() == clock.ROW and m.value() is not None:
+                day = Clock.unpacked(m.value()).confirmed
+                if day is not None:
+                    days[f"linkage.{kind}", m.partition() or 0] = day
+    return days
 
 
 def ledger_heads(settings: Settings) -> dict[Chain, Head]:

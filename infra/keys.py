@@ -21,6 +21,7 @@ from schemas.contracts import UnknownSupplierError, kind_of
 TOKEN_KEY = "token.key"  # noqa: S105 - a file's name
 RESEARCH_KEY = "research.key"
 ENQUIRY_PUBLIC_KEY = "enquiry.pub"
+CERTIFICATE_KEY, CERTIFICATE_PUBLIC_KEY = "certificate.key", "certificate.pub"
 KEY_BYTES = 32
 CA_CERTIFICATE = "ca.crt"
 
@@ -79,6 +80,28 @@ def init_council(settings: Settings, council: str) -> KeyFile:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     return KeyFile(path, _make(path))
+
+
+def init_certificate_key(settings: Settings) -> list[KeyFile]:
+    """Make the key that certificates of destruction are signed with, if it is missing, and its public half beside it.
+
+    It opens and links nothing, and stays when all other keys are destroyed.
+
+    Raises:
+        KeyFileError: the key is there and may not be used.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    path, public = settings.keys / CERTIFICATE_KEY, settings.keys / CERTIFICATE_PUBLIC_KEY
+    settings.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = _make(path)
+    seed = read_key(path)[:KEY_BYTES]
+    text = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex() + "\n"
+    changed = not public.exists() or public.read_text() != text
+    if changed:
+        public.write_text(text)
+        public.chmod(0o644)
+    return [KeyFile(path, made), KeyFile(public, changed)]
 
 
 def export_enquiry_key(settings: Settings) -> KeyFile:

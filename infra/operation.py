@@ -27,6 +27,7 @@ Kind = Literal[
     "replay",
     "rollout_switch",
     "rollout_retire",
+    "trace",
     "erasure",
     "erasure_lift",
 ]

@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     clock: Literal["wall", "simulated"] = Field(default="wall", description="simulated: nobody but `lethe clock` ticks")
     tick_seconds: float = Field(default=60, gt=0, description="between two ticks of the wall clock")
     heartbeat_seconds: float = Field(default=3600, gt=0, description="between two heartbeats of every partition")
+    sweep_seconds: float = Field(
+        default=3600, gt=0, description="longest time that deleted bytes stay in a state directory"
+    )
     enquiries_per_hour: int = Field(default=60, ge=1, description="that one council may ask")
     accounts: bool = Field(default=True, description="commit counts with the records; false: only to see what it costs")
     session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of a worker's group membership")

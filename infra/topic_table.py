@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -25,26 +25,42 @@ def table(settings: Settings, topic: str) -> dict[bytes, bytes]:
     return rows
 
 
-def messages(settings: Settings, topic: str) -> Iterator[Message]:
-    """Every committed record of a topic, each partition in order, up to its end as of now.
+def messages(settings: Settings, topic: str, partitions: Sequence[int] | None = None) -> Iterator[Message]:
+    """Every committed record of a topic, or of some partitions of it, each in order, up to its end as of now.
+
+    Raises:
+        KafkaException: no such topic, or the broker is away.
+    """
+    return messages_of(settings, [topic], partitions)
+
+
+def messages_of(
+    settings: Settings, topics: Iterable[str], partitions: Sequence[int] | None = None
+) -> Iterator[Message]:
+    """The same of several topics at once: one client, and the records of different partitions in any order.
 
     Raises:
         KafkaException: no such topic, or the broker is away.
     """
     consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
     try:
-        found = consumer.list_topics(topic, timeout=30).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        left = set(found.partitions)
-        consumer.assign([TopicPartition(topic, p, 0) for p in left])
+        left: set[tuple[str, int]] = set()
+        wanted = list(topics)
+        known = consumer.list_topics(wanted[0] if len(wanted) == 1 else None, timeout=30).topics
+        for topic in wanted:
+            if topic not in known:
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+            if known[topic].error is not None:
+                raise KafkaException(known[topic].error)
+            left |= {(topic, p) for p in (known[topic].partitions if partitions is None else partitions)}
+        consumer.assign([TopicPartition(topic, p, 0) for topic, p in sorted(left)])
         while left:
             for message in consumer.consume(10_000, 0.05):
                 error = message.error()
                 if error is None:
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition())
+                    left.discard((message.topic(), message.partition()))
                 else:
                     raise KafkaException(error)
     finally:

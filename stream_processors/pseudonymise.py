@@ -7,7 +7,7 @@ an event record becomes one `linkage.activity`. Both stay in the partition that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -198,17 +198,9 @@ class Pseudonymise:
             out.emit(batch.topic, batch.partition, keys, [None] * len(keys))
             out.count("refused", len(came))
             self._eraser.refuse_subjects(view, by_details, suppressed, out)
-        became = (("accepted", live), ("deletions", gone), ("refused", came), ("quarantined", [b.row for b in bad]))
-        self._tally(batch, became, out)
-
-    def _tally(self, batch: Inputs, found: Iterable[tuple[str, list[int]]], out: Outputs) -> None:
-        names = publications(batch)
-        for name, rows in found:
-            out.tally(batch.topic, name, len(rows))
-            if rows and any(names):
-                for publication, n in Counter(map(names.__getitem__, rows)).items():
-                    if publication:
-                        out.tally(batch.topic, name, n, publication)
+        replaced = [r for r in live if last[batch.keys[r]] != r] if len(last) < len(batch.keys) else []  # type: ignore[index]
+        told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad]}
+        _tally(batch, {**told, "refused": came, "replaced": replaced}, out)
 
     def _refused_by_key(self, supplier: str, batch: Inputs, suppressed: Suppressed) -> dict[int, Ordered]:
         """Rows, tombstones too, whose key names a subject that is refused, and by which order."""
@@ -471,6 +463,17 @@ def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
     if key is None:
         key = f"@{batch.partition}-{batch.offsets[row]}".encode()
     return dataset.encode() + b"|" + key
+
+
+def _tally(batch: Inputs, told: Mapping[str, Sequence[int]], out: Outputs) -> None:
+    """What became of which rows, in all and of each publication. Replaced are those accepted of which nothing is said,
+    since a later record of the same transaction has their key."""
+    names = publications(batch)
+    for name, rows in told.items():
+        out.tally(batch.topic, name, len(rows))
+        for publication, n in Counter(map(names.__getitem__, rows)).items():
+            if publication:
+                out.tally(batch.topic, name, n, publication)
 
 
 def _belongings(batch: Inputs, rows: Sequence[int]) -> list[list[tuple[str, bytes]]] | None:

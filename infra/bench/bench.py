@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -23,13 +25,19 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.bench import load
 from infra.broker.cluster import Stack, isolated
+from infra.clock import tick
+from infra.held import due
 from infra.keys import init_keys, read_key, research_key, token_key
 from infra.provision import provision
 from infra.rest import Flow
 from infra.settings import Settings
+from infra.topic_table import table
+from schemas.registry import Registry
+from stream_processors import ledger
 from stream_processors.access import ADMIN
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs, ResearchIds
+from stream_processors.retention_policy import load_policy
 from stream_processors.runtime.kafka import client_config, consumer_config
 from stream_processors.topology import NAMES
 
@@ -44,6 +52,7 @@ TARGETS = {
     "join": 0.35,
     "publish": 0.35,
     "end_to_end": 0.12,
+    "expiry": 0.2,
 }
 """At least this share of `pass_through`, in the same run."""
 
@@ -58,6 +67,9 @@ class Figures:
     trickle_p99_ms: float = 0.0
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     rebuild_s_per_million: float = 0.0
+    expired: int = 0
+    expiry_flow_s: float = 0.0
+    tick_to_research_ms: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """For bench.json: the figures, their ratios to the pass-through, and the targets."""
@@ -71,18 +83,24 @@ class Figures:
             "trickle_p99_ms": round(self.trickle_p99_ms, 1),
             "peak_rss_mb": {k: round(v, 1) for k, v in self.peak_rss_mb.items()},
             "rebuild_s_per_million": round(self.rebuild_s_per_million, 2),
+            "expired_at_one_tick": self.expired,
+            "expiry_to_empty_research_s": round(self.expiry_flow_s, 1),
+            "tick_to_research_tombstone_ms": round(self.tick_to_research_ms),
         }
 
 
-def bench(base: Settings, records: int, say: Callable[[str], None], keep: bool = False) -> Figures:
-    """Run all stages on a stack of its own in a temporary folder."""
+def bench(
+    base: Settings, records: int, say: Callable[[str], None], keep: bool = False, expiry_alone: bool = False
+) -> Figures:
+    """Run all stages on a stack of its own in a temporary folder; or what expires at one tick alone."""
     home = Path(mkdtemp(prefix="lethe-bench-"))
     settings = isolated(home, base).acting_as(
         ADMIN
     )  # it writes and reads topics of its own; workers act for themselves
     try:
         with Stack(settings):
-            return _Run(settings, records, say).all()
+            run = _Run(settings, records, say)
+            return run.expiry_alone() if expiry_alone else run.all()
     finally:
         if not keep:
             shutil.rmtree(home, ignore_errors=True)
@@ -123,8 +141,96 @@ class _Run:
         with self._everything():
             self._end_to_end(loader)
             self._trickle()
+            self._one_expires(loader)
         self._rebuild()
+        self._expiry()
         return self._figures
+
+    def expiry_alone(self) -> Figures:
+        """The records through everything at once, the pass-through, and a tick that makes all of them expire."""
+        provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
+        init_keys(self._settings)
+        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap})
+        for created in admin.create_topics([NewTopic(COPY_TOPIC, self._settings.partitions, 1)]).values():
+            created.result(30)
+        loader, people = load.Loader(self._settings), load.persons(self._people)
+        loader.publish("council-northam", "person", load.council(people))
+        loader.publish("dfe", "person", load.department(people, "UPN"))
+        loader.publish("dfe", "absence", load.absences(self._events, self._people))
+        copied = self._child("infra.bench.pass_through", "identified.dfe.absence", COPY_TOPIC)
+        self._note("pass_through", copied["records"] / copied["seconds"])
+        with self._everything():
+            self._one_expires(loader)
+        self._expiry()
+        return self._figures
+
+    def _one_expires(self, loader: load.Loader) -> None:
+        """From a tick to the research record without what expired, at rest: of one person who has one event more."""
+        day = date(2019, 6, 1)  # before any other expires
+        early = load.absences(1, 1, seed=8).with_columns(
+            PeriodEnd=pl.lit(day - timedelta(load_policy().periods["dfe.absence"].days)), record_id=pl.lit("EARLY")
+        )
+        loader.publish("dfe", "absence", early)
+        self._at_rest()
+        registry = Registry(self._settings.registry)
+        tick(self._settings, registry, day - timedelta(1))
+        self._at_rest()
+        ends = self._ends("research.person")
+        began = time.monotonic()
+        tick(self._settings, registry, day)
+        consumer = Consumer(consumer_config(self._settings, "bench.expiry"))
+        consumer.assign([TopicPartition("research.person", p, at) for p, at in ends.items()])
+        while not any(m.error() is None for m in consumer.consume(100, 0.05)):
+            if time.monotonic() > began + _REST_S:
+                raise TimeoutError("no research record came after the tick")
+        self._figures.tick_to_research_ms = (time.monotonic() - began) * 1000
+        consumer.close()
+        self._say(f"tick to research: {self._figures.tick_to_research_ms:,.0f} ms")
+
+    def _expiry(self) -> None:
+        """The hard stop: `retention.activity` alone, from the tick until the last line of the ledger can be read.
+
+        Then everything, to an empty research topic.
+        """
+        stop = load_policy().hard_stop
+        counted = due(self._settings, stop, stop)
+        self._figures.expired = sum(n for (_, dataset), n in counted.items() if dataset != "identity")
+        registry, topic = Registry(self._settings.registry), ledger.TOPIC
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "infra.worker", "retention.activity"], env=self._env, stderr=subprocess.PIPE
+        )
+        assert worker.stderr is not None
+        for line in worker.stderr:
+            if b'"assigned"' in line:
+                break
+        threading.Thread(target=worker.stderr.read, daemon=True).start()  # or it blocks when the pipe is full
+        tick(self._settings, registry, stop - timedelta(1))
+        consumer = Consumer(consumer_config(self._settings, "bench.expiry"))
+        consumer.assign([TopicPartition(topic, p, at) for p, at in self._ends(topic).items()])
+        began, seen = time.monotonic(), 0
+        tick(self._settings, registry, stop)
+        while seen < self._figures.expired:
+            seen += sum(m.error() is None for m in consumer.consume(50_000, 0.1))
+            if time.monotonic() > began + _REST_S:
+                raise TimeoutError(f"{self._figures.expired - seen:,} records are not in the ledger")
+        self._note("expiry", seen / (time.monotonic() - began))
+        consumer.close()
+        worker.terminate()
+        worker.wait(120)
+        began = time.monotonic()
+        with self._everything():
+            self._figures.expiry_flow_s = time.monotonic() - began
+        left = len(table(self._settings, "research.person"))
+        if left:
+            raise RuntimeError(f"{left:,} research records are left after the hard stop")
+        self._say(f"research topic empty {self._figures.expiry_flow_s:.1f} s later, all processors started anew")
+
+    def _ends(self, topic: str) -> dict[int, int]:
+        consumer = Consumer(consumer_config(self._settings, "bench.ends"))
+        parts = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+        found = {p: consumer.get_watermark_offsets(TopicPartition(topic, p))[1] for p in parts}
+        consumer.close()
+        return found
 
     def _note(self, name: str, rate: float) -> None:
         self._figures.rates[name] = rate

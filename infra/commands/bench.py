@@ -17,6 +17,7 @@ from infra.settings import Settings
 def bench(
     records: Annotated[int, typer.Option(min=1_000, help="Records of the identified zone.")] = 500_000,
     out: Annotated[Path, typer.Option(help="Where the figures are written.")] = Path("bench.json"),
+    expiry: Annotated[bool, typer.Option("--expiry", help="Only all records expiring at one tick.")] = False,
     keep: Annotated[bool, typer.Option(help="Keep the stack's folder, to look at it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -28,7 +29,7 @@ def bench(
 
     end_tidily_on_sigterm()
     console = Console(stderr=as_json)
-    figures = run_bench(Settings(), records, console.print, keep).as_json()
+    figures = run_bench(Settings(), records, console.print, keep, expiry).as_json()
     out.write_text(json.dumps(figures, indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(figures))
@@ -43,5 +44,8 @@ def bench(
     for name, mb in figures["peak_rss_mb"].items():
         rest.add_row(f"peak memory, {name}", f"{mb:,} MB", "700 MB")
     rest.add_row("rebuild, per million records", f"{figures['rebuild_s_per_million']} s", "")
+    rest.add_row("expired at one tick", f"{figures['expired_at_one_tick']:,}", "")
+    rest.add_row("then research empty after", f"{figures['expiry_to_empty_research_s']} s", "")
+    rest.add_row("tick to research tombstone, at rest", f"{figures['tick_to_research_tombstone_ms']:,} ms", "3,000 ms")
     console.print(rest)
     console.print(f"written to {out}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.errors import fail
-from infra.keys import KeyFileError, export_enquiry_key, init_council, init_keys
+from infra.keys import KeyFileError, export_enquiry_key, init_certificate_key, init_council, init_keys
 from infra.settings import Settings
 from schemas.contracts import UnknownSupplierError
 
@@ -20,6 +20,7 @@ def init() -> None:
 
     The public key for enquiries (enquiry.pub) follows the token key. Unless LETHE_SECURITY=plaintext, also an authority
     for the brokers' certificates and a credential of each principal; one that ends within 30 days is renewed.
+    certificate.key signs certificates of destruction; hand certificate.pub to whoever is to check them.
 
     Example: lethe keys init
     """
@@ -27,10 +28,11 @@ def init() -> None:
     for key in init_keys(settings):
         typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")
     try:
-        public = export_enquiry_key(settings)
+        made = [export_enquiry_key(settings), *init_certificate_key(settings)]
     except KeyFileError as e:
         fail(str(e))
-    typer.echo(f"made {public.path}" if public.made else f"kept {public.path}: it is there already")
+    for key in made:
+        typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")
     if settings.security == "plaintext":
         return
     from infra.certificates import init_credentials
@@ -38,10 +40,10 @@ def init() -> None:
     from stream_processors.access import principals
 
     files = init_credentials(settings, principals(load().suppliers))
-    made = [file for file in files if file.made]
-    for file in made:
+    new = [file for file in files if file.made]
+    for file in new:
         typer.echo(f"made {file.path}")
-    typer.echo(f"credentials: {len(made)} made, {len(files) - len(made)} kept in {settings.access}")
+    typer.echo(f"credentials: {len(new)} made, {len(files) - len(new)} kept in {settings.access}")
 
 
 @keys_app.command()

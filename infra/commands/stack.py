@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ def data_folders(settings: Settings) -> list[DataFolder]:
         ("rejects", "line and reason of rejected rows", settings.rejects),
         ("keys", "key files", settings.keys),
         ("taken", "digests of files taken in by --follow", settings.base / "taken"),
+        ("destruction", "certificate and journal of `lethe destroy`", settings.base / "destruction"),
         ("demo", "synthetic, removed by the next demo", settings.base / "demo"),
     ]
     return [DataFolder(name, holds, path, _size(path)) for name, holds, path in named]
@@ -94,6 +96,8 @@ def status(
 ) -> None:
     """Show every process of the stack and of the processors on this machine, and every directory that holds data.
 
+    And of each topic the oldest deletion whose bytes may still be on the broker's disk, with the time that it has.
+
     Exits 3 if the stack is not up.
 
     Example: lethe status --json
@@ -112,6 +116,7 @@ def status(
     answers_at = {r: port_of(folder_of(settings.state, r.processor, r.number)) for r in processors}
     folders = data_folders(settings)
     is_up = all(p.answers for p in processes)
+    rows, unread = _deletions(settings, is_up)
     if as_json:
         found: dict[str, Any] = {
             "up": is_up,
@@ -123,6 +128,8 @@ def status(
                 for r in processors
             ],
             "control_port": settings.control_port,
+            "deletions_on_disk": rows,
+            "partitions_not_looked_at": unread,
             "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
         }
         typer.echo(json.dumps(found, indent=1))
@@ -142,8 +149,44 @@ def status(
         for f in folders:
             table.add_row(f.name, f.holds, _readable(f.bytes), str(f.path))
         console.print(table)
+        table = Table("topic", "oldest deletion whose bytes may be on disk", "has to be gone within")
+        for row in rows:
+            bound = "-" if row["bound_s"] is None else f"{row['bound_s']:,} s"
+            late = row["bound_s"] is not None and row["age_s"] > row["bound_s"]
+            table.add_row(row["topic"], f"{row['age_s']:,} s ago", bound, style="bold red" if late else None)
+        if rows:
+            console.print(table)
+        else:
+            console.print("no deletion waits for the broker's cleaner")
+        if unread:
+            console.print(f"{unread} partitions were not looked at")
     if not is_up:
         fail("the stack is not up: lethe up", EXIT_NOT_UP)
+
+
+def _deletions(settings: Settings, is_up: bool) -> tuple[list[dict[str, Any]], int]:
+    """Deletions that wait for the local broker's cleaner, by topic, and how many partitions could not be looked at."""
+    from confluent_kafka import KafkaException
+
+    from infra.destruction.bounds import bounds
+    from infra.destruction.waiting import deletions
+
+    found = deletions(settings.broker_data)
+    try:
+        allowed = bounds(settings, [w.topic for w in found.waiting]) if is_up and found.waiting else {}
+    except KafkaException:
+        allowed = {}
+    now = time.time_ns() // 1_000_000
+    rows = [
+        {
+            "topic": w.topic,
+            "partitions": w.partitions,
+            "age_s": max(0, now - w.oldest_ms) // 1000,
+            "bound_s": allowed[w.topic].value_ms // 1000 if w.topic in allowed else None,
+        }
+        for w in found.waiting
+    ]
+    return rows, found.unread
 
 
 def _size(folder: Path) -> int:

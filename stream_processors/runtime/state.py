@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import shutil
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgpack
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, RdictIter, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    BottommostLevelCompaction,
+    Cache,
+    CompactOptions,
+    Options,
+    Rdict,
+    RdictIter,
+    WriteBatch,
+)
 
 from stream_processors.runtime.records import Inputs
 
@@ -55,6 +64,9 @@ class Store(Protocol):
 
     def position(self) -> Position:
         """How far the store has followed its inputs."""
+
+    def sweep(self, now_ms: int) -> None:
+        """Rewrite the files without what was deleted or replaced: no byte of it is left in them."""
 
     def close(self) -> None:
         """Release files."""
@@ -229,6 +241,9 @@ class MemoryStore:
         """See `Store`."""
         return self._position
 
+    def sweep(self, now_ms: int) -> None:
+        """See `Store`."""
+
     def close(self) -> None:
         """See `Store`."""
 
@@ -238,6 +253,8 @@ class RocksStore:
     log."""
 
     _POSITION = b"\x00position"
+    SWEPT = b"\x00swept"
+    """Row that says when the folder was last swept, in ms since 1970."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the folder.
@@ -254,6 +271,9 @@ class RocksStore:
         options.set_max_background_jobs(1)
         options.set_keep_log_file_num(2)
         options.set_max_open_files(256)
+        # The manifest names the first and the last key of every file there was: begun anew at each change, of those
+        # that there are.
+        options.set_max_manifest_file_size(1)
         blocks = BlockBasedOptions()
         blocks.set_block_cache(_CACHE)
         blocks.set_bloom_filter(10, False)
@@ -307,6 +327,17 @@ class RocksStore:
         inputs, changelog, written_ms = msgpack.unpackb(packed)
         return Position(inputs, changelog, written_ms)
 
+    def sweep(self, now_ms: int) -> None:
+        """See `Store`. Memtable and log go to a file, all files are merged into new ones, and the manifest is begun
+        anew twice, since each still lists the files before its own first change. Costs a copy of what lives."""
+        merge = CompactOptions()
+        merge.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        self._db.flush(True)
+        self._db.compact_range(None, None, merge)
+        for _ in range(2):
+            self._db.put(self.SWEPT, b"%d" % now_ms)
+            self._db.flush(True)
+
     def close(self) -> None:
         """See `Store`."""
         self._db.close()
@@ -325,3 +356,23 @@ def _rows(cursor: RdictIter, start: bytes, skip: int) -> Iterator[tuple[bytes, b
 def discard(path: Path) -> None:
     """Remove a state folder: it is a cache, and what it held is rebuilt from Kafka."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+class Leftovers:
+    """What partitions leave behind in an instance's folder when they go to another: removed when it has lain there for
+    so long. Until then a partition that comes back finds it."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder, self._seconds = folder, seconds
+        self._since: dict[int, float] = {}
+
+    def remove(self, now: float, mine: Collection[int]) -> list[int]:
+        """Remove what is due, and say which. `now`: of a monotonic clock, in seconds; `mine`: partitions that are
+        here."""
+        there = {int(f.name) for f in self._folder.iterdir() if f.is_dir() and f.name.isdigit()}
+        self._since = {number: self._since.get(number, now) for number in there - set(mine)}
+        due = sorted(number for number, since in self._since.items() if now - since >= self._seconds)
+        for number in due:
+            discard(self._folder / str(number))
+            del self._since[number]
+        return due

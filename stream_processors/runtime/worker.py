@@ -29,7 +29,7 @@ from stream_processors.runtime.observer import Batch, Observer, Part, Place, Uno
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs, Outputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import History, Position
+from stream_processors.runtime.state import History, Leftovers, Position
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -40,6 +40,7 @@ _BUSY_RECORDS = 1_000
 _BUSY_FILL_S = 0.5
 _ASK_AGAIN_S = 5.0
 _COLLECT_EVERY = 100
+_TIDY_S = 60.0
 _PLACES_EVERY_S = 1.0
 
 
@@ -58,6 +59,10 @@ class _Slot:
     reconcile: bool = False
     """Once its inputs are caught up with, all that was said is held to what is true. Until then, and until what a
     replay is about is said anew, commits look as old as can be: a crash makes it start over."""
+    sweep_at: float = 0.0
+    """When its files are rewritten without what was deleted, on the monotonic clock."""
+    written: bool = True
+    """Whether anything was written since they were; what a restart finds may have been."""
     replayed: dict[str, set[bytes]] | None = None
     """A stateless processor that re-reads all of its inputs: the keys that it said per output topic."""
     anew: Mapping[str, int] = field(default_factory=dict)
@@ -170,7 +175,10 @@ class _Session:
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._heard = time.monotonic()
+        self._leftovers = Leftovers(instance.folder, settings.sweep_seconds)
+        self._tidy_at = 0.0
         self._placed = 0.0
+        self._ended: dict[tuple[str, int], int] = {}
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -196,6 +204,7 @@ class _Session:
             for number, slot in self._slots.items():
                 if slot.reconcile and slot.at_end >= set(slot.topics):
                     self._reconcile(number, slot)
+            self._sweep()
         self._log.info("drained")
 
     def close(self) -> None:
@@ -227,6 +236,23 @@ class _Session:
         elif time.monotonic() > self._heard + _ASK_AGAIN_S:
             self._read_on()
 
+    def _sweep(self) -> None:
+        """Have no deleted byte in a state folder for longer than the settings say.
+
+        One partition at a time is rewritten. What partitions that are elsewhere now have left is removed as late.
+        """
+        now, every = time.monotonic(), self._settings.sweep_seconds
+        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and not self._declaration.stateless]
+        if due:
+            slot = self._slots[min(due)[1]]
+            if slot.written:
+                slot.task.store.sweep(self._worker.now_ms())
+            slot.written, slot.sweep_at = False, time.monotonic() + every
+        if now >= self._tidy_at:
+            self._tidy_at = now + min(every, _TIDY_S)
+            for number in self._leftovers.remove(now, self._slots.keys()):
+                self._log.info("state_discarded", partition=number)
+
     def _consume(self) -> list[Message]:
         """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest.
 
@@ -250,6 +276,7 @@ class _Session:
             slot = self._slots.get(message.partition())
             if slot is not None:
                 slot.at_end.add(message.topic())
+                self._ended[message.topic(), message.partition()] = message.offset()
             return False
         if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._MAX_POLL_EXCEEDED):
             raise SessionLostError(kafka.describe(error))
@@ -284,6 +311,7 @@ class _Session:
         for number, at in sorted(numbers.items()):
             restored = self._restorer.restore(number, at)
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
+            slot.sweep_at = time.monotonic() + self._settings.sweep_seconds
             slot.anew, slot.touched = restored.anew, restored.touched
             reads_again = restored.lagged and self._declaration.stateless
             if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
@@ -294,6 +322,8 @@ class _Session:
                 again = slot.anew.get(tp.topic, max(tp.offset, 0) if slot.anew else 0)
                 self._next[tp.topic, number] = again if reads_again else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
+            if slot.accountant is not None and restored.lagged and not self._declaration.stateless:
+                slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
@@ -320,6 +350,7 @@ class _Session:
 
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
+        self._ended = {}
         positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
         self._consumer.assign(positions)
         if positions:
@@ -333,6 +364,7 @@ class _Session:
         places = []
         for (topic, number), at in self._next.items():
             ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            at = max(at, self._ended.get((topic, number), 0))  # the markers of transactions at the end are no records
             places.append(Place(topic, number, at, max(at, ends[1]) if ends else at))
         self._observer.places(places)
 
@@ -455,6 +487,7 @@ class _Session:
                 for found in slot.accountant.commit(booked[number]):
                     self._log.error("imbalance", partition=number, rule=found.rule, where=found.where)
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
+            slot.written = True
         seconds["apply"] = time.perf_counter() - began - seconds["commit"]
         self._faults.reach("applied")
         return True

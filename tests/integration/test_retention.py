@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from infra.bench.load import Loader, absences, council, department, persons
 from infra.cli import app
 from infra.clock import tick
 from infra.held import due, ledger_heads, ledger_lines
+from infra.keys import export_enquiry_key
 from infra.provision import provision
-from infra.topic_table import table
+from infra.topic_table import messages, table
 from schemas.registry import Registry
 from stream_processors.ledger import verify
+from stream_processors.retention import MARK
 from stream_processors.retention_policy import FILE, load_policy
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
@@ -119,3 +123,51 @@ def test_a_shorter_policy_holds_for_what_is_held_and_what_comes_late_is_refused(
             assert [x["why"] for x in lines].count("late") == 5
             assert verify(lines, ledger_heads(settings)) == []
             assert due(settings, date(2020, 1, 2), load_policy().hard_stop) == {}
+
+
+KILLS = 20
+VICTIMS = ("retention.identity", "retention.activity", "publish", "control")
+
+
+@pytest.mark.crash
+def test_killed_twenty_times_while_everything_expires_each_record_has_one_tombstone_and_one_line(
+    tmp_path: Path,
+) -> None:
+    chance, stop = random.Random(11), load_policy().hard_stop
+    with running_stack(tmp_path / "stack") as stack:
+        quick = {"home": tmp_path, "batch_records": 100, "session_timeout_ms": 6_000, "clock": "simulated"}
+        settings = stack.settings.model_copy(update=quick)
+        provision(settings, suppliers=["council-northam", "dfe"])
+        registry, loader, frame = Registry(settings.registry), Loader(settings), persons(200)
+        loader.publish("council-northam", "person", council(frame))
+        loader.publish("dfe", "person", department(frame, "UPN"))
+        ends = [date(2011 + i % 3, 7, 1) for i in range(1_500)]  # a third each is held until July 2020, 2021 and 2022
+        loader.publish("dfe", "absence", absences(1_500, 200, 1).with_columns(PeriodEnd=pl.Series(ends)))
+        with Workers(settings, tmp_path / "logs") as workers:
+            export_enquiry_key(settings)
+            workers.start_all()
+            workers.start("control")
+            workers.at_rest()
+            days = [date(2020, 7, 3), date(2021, 7, 3), date(2022, 7, 3), stop]
+            for i in range(KILLS):
+                if i % 5 == 0:
+                    for day in (days[i // 5] - timedelta(1), days[i // 5]):
+                        tick(settings, registry, day)
+                time.sleep(chance.uniform(0.05, 1.5))  # the moment of the kill is what is drawn here
+                name = chance.choice(VICTIMS)
+                if workers.alive(name):
+                    workers.kill(name)
+                workers.start(name)
+            workers.at_rest()
+            expired = 2 * 400 + 1_500  # an identity and an activity of each person record, and the events
+            lines = ledger_lines(settings)
+            marked = [
+                (m.topic(), m.partition(), m.key())
+                for topic in ("linkage.identity", "linkage.activity")
+                for m in messages(settings, topic)
+                if m.value() is None and any(name == MARK for name, _ in m.headers() or ())
+            ]
+            assert (len(lines), len(marked), len(set(marked))) == (expired, expired, expired)
+            assert verify(lines, ledger_heads(settings)) == []
+            for topic in ("linkage.identity", "linkage.activity", "linkage.contribution", "research.person"):
+                assert table(settings, topic) == {}, topic

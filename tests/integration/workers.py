@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.keys import init_keys, read_key, research_key, token_key
+from infra.keys import export_enquiry_key, init_keys, read_key, research_key, token_key
 from infra.rest import Flow
 from infra.settings import Settings
 from stream_processors.topology import NAMES
@@ -48,6 +48,10 @@ class Workers:
                 [sys.executable, "-m", "infra.worker", name.partition("#")[0]], env=env, stdout=out, stderr=out
             )
         self.starts += 1
+
+    def enable_control(self) -> None:
+        """Make what the control plane needs to start."""
+        export_enquiry_key(self.settings)
 
     def start_all(self) -> None:
         """One worker of each processor."""

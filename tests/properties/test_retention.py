@@ -180,6 +180,41 @@ def test_a_clock_that_is_wrong_on_one_tick_destroys_nothing_early(gaps: list[int
         assert clock.confirmed is None or clock.confirmed <= max(real)
 
 
+@QUICK
+@given(st.data(), st.integers(1, 4))
+def test_one_wrong_tick_and_ticks_lost_repeated_or_late_expire_nothing_early_and_bring_nothing_back(
+    data: st.DataObject, most: int
+) -> None:
+    """One tick a day. On one day the clock is a day fast or slow; some ticks are lost, come again, or come late."""
+    world, days = World(), 8
+    for n, key in enumerate(KEYS):
+        world.write(key, activity(2 + 2 * n))
+    wrong = data.draw(st.integers(1, days))
+    off = data.draw(st.sampled_from([-1, 1]))
+    gone: set[bytes] = set()
+    for real in range(1, days + 1):
+        told = real + off if real == wrong else real
+        fate = data.draw(st.sampled_from(["told", "told", "lost", "again", "late"]))
+        if fate == "late":  # the tick of the day before comes after this one
+            world.tick(told)
+            world.tick(real - 1)
+        elif fate != "lost":
+            world.tick(told)
+        if fate == "again":
+            world.tick(told)
+        world.run(most)
+        live = world.driver.table(TOPIC).keys()
+        for n, key in enumerate(KEYS):
+            assert key in live or 2 + 2 * n <= real, "nothing goes before its day"
+        assert not gone & live, "what is gone stays gone"
+        gone |= set(KEYS) - live
+    for later in range(days + 1, days + 4):  # the clock goes right again
+        world.tick(later)
+        world.run(most)
+    assert not world.driver.table(TOPIC)
+    world.check()
+
+
 TWO_DAYS = st.lists(st.integers(18_600, 19_360), min_size=2, max_size=2, unique=True).map(sorted)
 # The driver's records are all received on 1 January 1970: councils' persons are held until the hard stop (day 19357),
 # dfe's until 2021-09-30 (day 18900). Events of 2013 are held until 2022.

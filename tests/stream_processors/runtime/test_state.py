@@ -11,7 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Table, View, Writes, discard
+from stream_processors.runtime.state import (
+    Leftovers,
+    MemoryStore,
+    Position,
+    RocksStore,
+    Store,
+    Table,
+    View,
+    Writes,
+    discard,
+)
 
 QUICK = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 TABLES = ("a", "ab")
@@ -120,3 +130,39 @@ def test_a_folder_has_one_owner_and_can_be_discarded(tmp_path: Path) -> None:
     store.close()
     discard(tmp_path / "state")
     assert RocksStore(tmp_path / "state").position() == Position({})
+
+
+def test_after_a_sweep_no_file_holds_a_byte_of_what_was_deleted_or_replaced(tmp_path: Path) -> None:
+    """Also not the keys at the ends of files, which RocksDB's manifest names."""
+    store = RocksStore(tmp_path)
+    rows: dict[bytes, bytes | None] = {b"middle%d" % i: b"value" * 20 for i in range(3_000)}
+    store.apply(
+        {"a": {**rows, b"aa-first-gone": b"x", b"zz-last-gone": b"value-gone", b"k": b"old-gone"}}, Position({})
+    )
+    store.sweep(1)  # now they are in files
+    store.apply({"a": {b"aa-first-gone": None, b"zz-last-gone": None, b"k": b"new"}}, Position({"t": 1}))
+
+    def held() -> set[str]:
+        return {p.name for p in tmp_path.iterdir() if b"-gone" in p.read_bytes()}
+
+    assert held()
+    store.sweep(2)
+    assert held() == set()
+    assert list(store.scan("a", b"k")) == [(b"k", b"new")]
+    assert len(list(store.scan("a", b"middle"))) == 3_000
+    assert store.position() == Position({"t": 1})
+    store.close()
+    assert RocksStore(tmp_path).position() == Position({"t": 1})
+
+
+def test_what_a_partition_leaves_behind_is_removed_when_it_has_lain_for_long_enough(tmp_path: Path) -> None:
+    for name in ("0", "1", "2", "faust"):
+        (tmp_path / name).mkdir()
+    leftovers = Leftovers(tmp_path, 10)
+    assert leftovers.remove(100, {0, 1, 2}) == []
+    assert leftovers.remove(200, {0}) == [], "they have just gone"
+    assert leftovers.remove(205, {0, 2}) == [], "one has come back"
+    assert leftovers.remove(209, {0}) == []
+    assert leftovers.remove(210, {0}) == [1]
+    assert leftovers.remove(219, {0}) == [2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "faust"]
