@@ -50,7 +50,7 @@ class Flow:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = AdminClient(client_config(settings))
-        self._reader = Consumer(consumer_config(settings, "lethe.at-rest"))
+        self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.at-rest"))
         self._groups: dict[str, Consumer] = {}
 
     def close(self) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-
 import polars as pl
-from confluent_kafka import KafkaError, KafkaException
 
 from infra.keys import read_key, token_key
 from infra.operation import Operation, OperationLog, now_ms, whoever
+from infra.reading import records
 from infra.settings import Settings
-from infra.topic_table import messages
 from schemas import contracts
 from schemas.registry import Registry
-from stream_processors.accounting.tables import Record
 from stream_processors.accounting.trace import Source, Trace, Traced, trace
 from stream_processors.refs import Refs, ref_hash
-from stream_processors.runtime.kafka import error_of
 from stream_processors.runtime.partition import partition_of
 
 
@@ -78,17 +72,4 @@ def trace_stack(
 
 def source_of(settings: Settings) -> Source:
     """Topics of a stack, by partition; one that is not there has no records."""
-
-    def records(topic: str, partition: int | None) -> Iterator[Record]:
-        found = messages(settings, topic, None if partition is None else [partition])
-        try:
-            first = next(found, None)
-        except KafkaException as e:
-            if error_of(e).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return
-            raise
-        for m in chain([first] if first is not None else [], found):
-            if m.key() is not None:
-                yield Record(m.partition(), m.offset(), m.key(), m.value(), m.headers(), m.timestamp()[1])
-
-    return records
+    return lambda topic, partition: records(settings, topic, None if partition is None else [partition])

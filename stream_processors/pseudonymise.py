@@ -31,7 +31,7 @@ from stream_processors.matching.normalise import normalise, postcode
 from stream_processors.matching.tokens import TokenKeys, tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
-from stream_processors.runtime.account import BATCH_HEADER, publications
+from stream_processors.runtime.account import BATCH_HEADER, is_one, publications
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -471,6 +471,10 @@ def _tally(batch: Inputs, told: Mapping[str, Sequence[int]], out: Outputs) -> No
     names = publications(batch)
     for name, rows in told.items():
         out.tally(batch.topic, name, len(rows))
+        if is_one(names):
+            if names[0]:
+                out.tally(batch.topic, name, len(rows), names[0])
+            continue
         for publication, n in Counter(map(names.__getitem__, rows)).items():
             if publication:
                 out.tally(batch.topic, name, n, publication)
@@ -482,6 +486,8 @@ def _belongings(batch: Inputs, rows: Sequence[int]) -> list[list[tuple[str, byte
     names = publications(batch)
     if not any(names):
         return None
+    if is_one(names):
+        return [[(BATCH_HEADER, bytes.fromhex(names[0]))]] * len(rows)
     made = {n: [(BATCH_HEADER, bytes.fromhex(n))] if n else [] for n in set(names)}
     return [made[names[row]] for row in rows]
 

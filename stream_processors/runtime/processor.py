@@ -18,6 +18,7 @@ class Declaration:
     them meets in one place. `by` names what decides the partition of the input. A processor that keeps nothing has no
     changelog. `writes` names every topic that it may write besides its changelog. `headers`: whether it looks at them.
     `recalls`: those of `reads` that are small, and are read to their ends into memory before anything else is read.
+    `form`: of what it keeps; a state of another form is not read but rebuilt.
     `says_anew`: whether it can say again all that is true, as if nothing had been said; not what is said once and for
     all.
     """
@@ -29,6 +30,7 @@ class Declaration:
     keeps: tuple[Table, ...] = ()
     headers: bool = False
     recalls: tuple[str, ...] = ()
+    form: str = ""
     says_anew: bool = True
 
     @property

@@ -3,7 +3,8 @@ changelog.
 
 Three cases. The store is at the committed offsets: open it. It is behind (a crash between the two commits): replay
 the gap.
-It is missing, damaged, ahead, or older than tombstones live: discard it and rebuild from the beginning of the inputs.
+It is missing, damaged, ahead, of another form, or older than tombstones live: discard it and rebuild from the beginning
+of the inputs.
 If the *group* was away for longer than tombstones live, some may have been compacted away unseen: the caller is told
 (`lagged`) to catch up and then to settle every key anew.
 """
@@ -37,6 +38,7 @@ _BATCH = 10_000
 _WAIT_S = 0.5
 _FILL_S = 0.02
 _QUIET = 60
+_FORM = "\x01form"  # a table beside the processor's: of which form they are
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,10 @@ class Restorer:
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
         stale = bool(had.inputs) and now - had.written_ms > alive_ms // 2
+        formed = (store.get_many(_FORM, [b""])[0] or b"").decode() == declaration.form
         lagged = lagged or bool(anew)
-        if ahead or stale or lagged or not had.inputs:  # without a position: a rebuild that was cut short, or new
+        # Without a position: a rebuild that was cut short, or new.
+        if ahead or stale or lagged or not formed or not had.inputs:
             store.close()
             discard(self._path(number))
             store = self._open(number)
@@ -140,7 +144,7 @@ class Restorer:
                 self._observer.restoring(
                     number, declaration.changelog, changelog_end, self._end_of(declaration.changelog, number)
                 )
-        store.apply({}, Position(target, changelog_end, now))
+        store.apply({_FORM: {b"": declaration.form.encode()}}, Position(target, changelog_end, now))
         if replayed:
             _log.info(
                 "restored",

@@ -486,6 +486,7 @@ class _Session:
             if number in booked and slot.accountant is not None:
                 for found in slot.accountant.commit(booked[number]):
                     self._log.error("imbalance", partition=number, rule=found.rule, where=found.where)
+                    step.outputs.count("imbalance")
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
             slot.written = True
         seconds["apply"] = time.perf_counter() - began - seconds["commit"]

@@ -242,13 +242,17 @@ class Bench:
 
     def take(self, batches: Iterable[tuple[str, Sequence[tuple[bytes | None, bytes | None]]]]) -> list[Said]:
         """Take one batch of records by topic; return what is said, less the changelog."""
-        inputs = []
-        for topic, records in batches:
-            keys, values = [k for k, _ in records], [v for _, v in records]
-            offsets = list(range(self.offset, self.offset + len(records)))
-            self.offset += len(records)
-            inputs.append(Inputs(topic, self.partition, keys, values, offsets, [0] * len(records)))
-        return self._said(self.task.step(inputs))
+        return self._said(self.task.step([self._inputs(topic, records) for topic, records in batches]))
+
+    def inputs(self, topic: str, text: str) -> Inputs:
+        """A table as a batch of one topic, not taken."""
+        return self._inputs(topic, self.records(topic, text))
+
+    def _inputs(self, topic: str, records: Sequence[tuple[bytes | None, bytes | None]]) -> Inputs:
+        keys, values = [k for k, _ in records], [v for _, v in records]
+        offsets = list(range(self.offset, self.offset + len(records)))
+        self.offset += len(records)
+        return Inputs(topic, self.partition, keys, values, offsets, [0] * len(records))
 
     def reconcile(self) -> list[Said]:
         """Settle everything anew."""
