@@ -34,6 +34,7 @@ from infra.commands.reconcile import reconcile
 from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
+from infra.commands.rollout import compare, rollout_app
 from infra.commands.run import run
 from infra.commands.scan import scan
 from infra.commands.simulate import simulate
@@ -80,6 +81,8 @@ app.command()(operations)
 app.command()(destroy)
 app.add_typer(demo_app, name="demo")
 app.command()(replay)
+app.command()(compare)
+app.add_typer(rollout_app, name="rollout")
 app.command()(bench)
 evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")

@@ -30,6 +30,7 @@ from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredErro
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.edition import Edition, EditionSchemas
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
@@ -63,7 +64,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
 
             control(settings, number)
             return
-        registry = Registry(settings.registry)
+        registry = EditionSchemas(Registry(settings.registry), Edition(settings.edition))
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
         policy = configured_policy(settings)

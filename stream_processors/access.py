@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -30,6 +30,7 @@ from stream_processors import clock
 from stream_processors.control.office import ALERT, ANSWER, AUDIT, BATCH, FINDING, RECONCILIATION
 from stream_processors.control.office import ENQUIRY as GOVERNED_ENQUIRY
 from stream_processors.control.office import QUARANTINE as GOVERNED_QUARANTINE
+from stream_processors.edition import Edition
 from stream_processors.enclave.changes import TOPIC as RESEARCH
 from stream_processors.erasure.order import TOPIC as ORDERS
 from stream_processors.ledger import TOPIC as LEDGER
@@ -142,6 +143,20 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     }
     validate(found)
     return frozenset(found)
+
+
+def in_edition(found: Iterable[Grant], edition: Edition) -> frozenset[Grant]:
+    """The same grants over an edition's topics and groups; transactional ids are granted by a prefix that both have."""
+    processors = {f"lethe.{d.name}": d.name for d in TOPOLOGY}
+
+    def turned(g: Grant) -> Grant:
+        if g.kind == "topic":
+            return replace(g, name=edition.topic(g.name))
+        if g.kind == "group" and not g.prefixed and g.name in processors:
+            return replace(g, name=edition.group(processors[g.name]))
+        return g
+
+    return frozenset(map(turned, found))
 
 
 def _looks_only(principal: str) -> Grant:

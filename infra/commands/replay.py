@@ -81,7 +81,7 @@ def replay(
         fail("replay --execute needs a --reason", EXIT_USAGE)
     numbers = _numbers(partitions)
     moment = moment_ms("--to-datetime", to_datetime) if to_datetime else moment_ms("--by-duration", by_duration)
-    settings = Settings()
+    settings = Settings().acting_as("admin")  # offsets of another principal's group
     groups = None
     try:
         groups = Groups(settings)
@@ -206,12 +206,13 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
     from infra.policy import configured_policy
     from infra.replay.estimate import records_per_second
     from schemas.registry import Registry
+    from stream_processors.edition import Edition, EditionSchemas
     from stream_processors.topology import Context, build
 
     context = Context.default(
         lambda: read_key(token_key(settings)),
         lambda: read_key(research_key(settings)),
-        Registry(settings.registry, deadline_seconds=10),
+        EditionSchemas(Registry(settings.registry, deadline_seconds=10), Edition(settings.edition)),
         settings.partitions,
         settings.postcodes,
         settings.k_anonymity,

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from infra.settings import Settings
 from schemas.registry import SchemaIds
 from schemas.rows import from_value
+from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.account import Account
@@ -75,6 +76,7 @@ class Restorer:
         self._admin = AdminClient(kafka.client_config(settings))
         config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
         self._consumer = Consumer(config)
+        self._edition = Edition(settings.edition)
         self._tombstones: dict[str, int] = {}
 
     def close(self) -> None:
@@ -200,7 +202,7 @@ class Restorer:
 
     def _tombstones_live_ms(self, topic: str) -> int:
         if topic not in self._tombstones:
-            resource = ConfigResource(ResourceType.TOPIC, topic)
+            resource = ConfigResource(ResourceType.TOPIC, self._edition.topic(topic))
             entries = self._admin.describe_configs([resource])[resource].result(timeout=30)
             self._tombstones[topic] = int(entries["delete.retention.ms"].value)
         return self._tombstones[topic]
@@ -214,7 +216,7 @@ class Restorer:
         """
         if stop is not None and start >= stop:
             return
-        self._consumer.assign([TopicPartition(topic, number, start)])
+        self._consumer.assign([TopicPartition(self._edition.topic(topic), number, start)])
         quiet = 0
         try:
             while True:
