@@ -97,11 +97,16 @@ class Restorer:
         }
         # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
         lagged = bool(times) and now - max(times) > alive_ms // 2
-        if not declaration.keeps:
+        if declaration.stateless:
             changed = any(t.version != self._processor.version for t in told if t.time_ms is not None)
             if changed:
                 _log.info("read_again", processor=declaration.name, partition=number, version=self._processor.version)
-            return Restored(Task(self._processor, number, MemoryStore()), 0, lagged or changed, {} if changed else anew)
+            task = Task(self._processor, number, MemoryStore())
+            # To the end, not to what is committed: what is recalled holds for all that is read from now on.
+            for topic in declaration.recalls:
+                for batch in self._read(topic, number, 0, None):
+                    task.restore_inputs([inputs_of(topic, number, batch)], Position({}))
+            return Restored(task, 0, lagged or changed, {} if changed else anew)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
@@ -175,6 +180,11 @@ class Restorer:
                     live[m.key()] = None
         return list(live)
 
+    def history(self, topic: str, number: int, stop: int) -> Iterator[Inputs]:
+        """Committed records of a partition before an offset, in batches, in the midst of a step."""
+        for batch in self._read(topic, number, 0, stop, alive=False):
+            yield inputs_of(topic, number, batch)
+
     def _end_of(self, topic: str, number: int) -> int:
         ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
         return int(ends[1]) if ends else 0
@@ -197,15 +207,21 @@ class Restorer:
             self._tombstones[topic] = int(entries["delete.retention.ms"].value)
         return self._tombstones[topic]
 
-    def _read(self, topic: str, number: int, start: int, stop: int | None) -> Iterator[list[Message]]:
-        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches."""
+    def _read(
+        self, topic: str, number: int, start: int, stop: int | None, alive: bool = True
+    ) -> Iterator[list[Message]]:
+        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches.
+
+        `alive`: show the group a sign of life meanwhile, which only works while nothing is read.
+        """
         if stop is not None and start >= stop:
             return
         self._consumer.assign([TopicPartition(self._edition.topic(topic), number, start)])
         quiet = 0
         try:
             while True:
-                self._keep_alive()
+                if alive:
+                    self._keep_alive()
                 records, ended = [], False
                 for m in self._some():
                     error = m.error()
