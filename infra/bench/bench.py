@@ -150,7 +150,7 @@ class _Run:
         """The records through everything at once, the pass-through, and a tick that makes all of them expire."""
         provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
         init_keys(self._settings)
-        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap})
+        admin = AdminClient(client_config(self._settings))
         for created in admin.create_topics([NewTopic(COPY_TOPIC, self._settings.partitions, 1)]).values():
             created.result(30)
         loader, people = load.Loader(self._settings), load.persons(self._people)
