@@ -11,10 +11,12 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from infra.commands.bench import bench
+from infra.commands.console import console
 from infra.commands.demo import demo_app
 from infra.commands.destroy import destroy
 from infra.commands.destruction import destruction_app
 from infra.commands.dictionary import dictionary
+from infra.commands.doctor import doctor
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
 from infra.commands.enquire import enquire
@@ -22,10 +24,12 @@ from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches, operations
 from infra.commands.keys import keys_app
+from infra.commands.lag import lag
 from infra.commands.monitoring import monitoring
 from infra.commands.provision import provision
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
+from infra.commands.reconcile import reconcile
 from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
@@ -34,6 +38,8 @@ from infra.commands.scan import scan
 from infra.commands.simulate import simulate
 from infra.commands.stack import down, status, up
 from infra.commands.supplier import supplier_app
+from infra.commands.top import top
+from infra.commands.trace import trace
 from infra.errors import EXIT_ERROR
 from infra.keys import KeyFileError
 
@@ -60,6 +66,12 @@ app.command()(enquire)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
+app.command()(doctor)
+app.command()(lag)
+app.command()(top)
+app.command()(console)
+app.command()(reconcile)
+app.command()(trace)
 app.command()(monitoring)
 app.add_typer(quarantine_app, name="quarantine")
 app.command()(operations)

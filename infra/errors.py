@@ -13,6 +13,7 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_NOT_UP = 3
 EXIT_REJECTED = 4
+EXIT_PENDING = 5
 
 
 def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:

@@ -21,7 +21,7 @@ from stream_processors.runtime.partition import partition_of
 
 TOPIC = "governance.operation"
 Kind = Literal[
-    "quarantine_requeue", "quarantine_drop", "quarantine_reveal", "replay", "rollout_switch", "rollout_retire"
+    "quarantine_requeue", "quarantine_drop", "quarantine_reveal", "replay", "rollout_switch", "rollout_retire", "trace"
 ]
 State = Literal["begun", "interrupted", "done"]
 _CALL_S = 30

@@ -288,7 +288,7 @@ class _Cluster:
             entries = [
                 ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET)
                 for k, v in wanted.items()
-                if not _same(now.get(k), v)
+                if not same_setting(now.get(k), v)
             ]
             if entries:
                 changes.append(ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries))
@@ -343,8 +343,8 @@ def _led(topic: Any) -> bool:
     return bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
 
 
-def _same(now: str | None, wanted: str) -> bool:
-    """Equal as the broker means it: it writes 0.1 as 0.1, but a demo may ask for 0.10."""
+def same_setting(now: str | None, wanted: str) -> bool:
+    """Whether a topic has the setting that is wanted, as the broker means it: 0.1 is 0.10."""
     if now is None or now == wanted:
         return now == wanted
     try:

@@ -16,6 +16,7 @@ from stream_processors.topology import TOPOLOGY
 _CALL_S = 30
 _POLL_S = 0.25
 _NEAR = 64
+_AGES_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800, 3_600, 21_600, 86_400, 259_200, 604_800, 2_592_000, 1e9)
 
 
 class NotAtRestError(TimeoutError):
@@ -75,6 +76,41 @@ class Flow:
             return far
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
         return {lag.processor for lag in self._with_records(lags)}
+
+    def open(self, lags: Iterable[Lag]) -> list[Lag]:
+        """Those of the lags behind which there is a committed record, and not only transaction markers."""
+        late = [lag for lag in lags if lag.committed < lag.end]
+        near = [lag for lag in late if lag.end - lag.committed <= _NEAR]
+        kept = set(self._with_records(near)) if near else set()
+        return [lag for lag in late if lag not in near or lag in kept]
+
+    def ages_at_most(self, lags: Iterable[Lag], now_ms: int) -> dict[Lag, float]:
+        """How old, in seconds, the oldest record is that was not taken in: the least of `_AGES_S` that it is not above.
+
+        Asks brokers for offsets by time and reads nothing, so whoever may describe a topic may ask. A transaction's
+        marker counts as a record does.
+        """
+        left = {lag: (0, len(_AGES_S) - 1) for lag in lags if lag.committed < lag.end}
+        out: dict[Lag, float] = {}
+        while left:
+            middle = {lag: (low + high) // 2 for lag, (low, high) in left.items()}
+            for lag in middle:
+                low, high = left[lag]
+                if low == high:
+                    out[lag] = _AGES_S[low]
+            left = {lag: span for lag, span in left.items() if lag not in out}
+            # One request for each step of the ladder: a partition stands in a request once.
+            for i in sorted({middle[lag] for lag in left}):
+                mine = [lag for lag in left if middle[lag] == i]
+                spec = OffsetSpec.for_timestamp(max(0, now_ms - int(_AGES_S[i] * 1000)))
+                asked = {TopicPartition(lag.topic, lag.partition): spec for lag in mine}
+                found = {(tp.topic, tp.partition): f for tp, f in self._admin.list_offsets(asked).items()}
+                for lag in mine:
+                    first = found[lag.topic, lag.partition].result(timeout=_CALL_S).offset
+                    low, high = left[lag]
+                    # The first record of the last so many seconds is no later than the one that waits: it is younger.
+                    left[lag] = (low, i) if 0 <= first <= lag.committed else (i + 1, high)
+        return out
 
     def wait(self, seconds: float, on_wait: Callable[[set[str]], None] = lambda _: None) -> None:
         """Return once the flow is at rest.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -25,16 +25,18 @@ def table(settings: Settings, topic: str) -> dict[bytes, bytes]:
     return rows
 
 
-def messages(settings: Settings, topic: str) -> Iterator[Message]:
-    """Every committed record of a topic, each partition in order, up to its end as of now.
+def messages(settings: Settings, topic: str, partitions: Sequence[int] | None = None) -> Iterator[Message]:
+    """Every committed record of a topic, or of some partitions of it, each in order, up to its end as of now.
 
     Raises:
         KafkaException: no such topic, or the broker is away.
     """
-    return messages_of(settings, [topic])
+    return messages_of(settings, [topic], partitions)
 
 
-def messages_of(settings: Settings, topics: Iterable[str]) -> Iterator[Message]:
+def messages_of(
+    settings: Settings, topics: Iterable[str], partitions: Sequence[int] | None = None
+) -> Iterator[Message]:
     """The same of several topics at once: one client, and the records of different partitions in any order.
 
     Raises:
@@ -50,7 +52,7 @@ def messages_of(settings: Settings, topics: Iterable[str]) -> Iterator[Message]:
                 raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
             if known[topic].error is not None:
                 raise KafkaException(known[topic].error)
-            left |= {(topic, p) for p in known[topic].partitions}
+            left |= {(topic, p) for p in (known[topic].partitions if partitions is None else partitions)}
         consumer.assign([TopicPartition(topic, p, 0) for topic, p in sorted(left)])
         while left:
             for message in consumer.consume(10_000, 0.05):

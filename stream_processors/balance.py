@@ -15,6 +15,8 @@ from stream_processors.runtime.account import Balance, Rule
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
 
+TAKEN = ("accepted", "deletions", "quarantined")
+"""What becomes of a supplier's record: one of these."""
 _NOT_PERSONS = frozenset({clock.ROW, b"k"})
 """Rows of `published` that are no person's."""
 
@@ -33,7 +35,7 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> 
         yield (
             f"{batch.topic}: records read are accepted, deletions or quarantined",
             records,
-            sum(tally.get(name, 0) for name in ("accepted", "deletions", "quarantined")),
+            sum(tally.get(name, 0) for name in TAKEN),
         )
         found = len(set(batch.keys) - {None, HEARTBEAT_KEY})
         keys += found

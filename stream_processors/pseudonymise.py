@@ -7,7 +7,7 @@ an event record becomes one `linkage.activity`. Both stay in the partition that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -156,17 +156,9 @@ class Pseudonymise:
         self._quarantine(supplier, dataset, bad, gone, batch, out)
         out.count("accepted", len(live) + len(gone))
         out.count("quarantined", len(bad))
-        self._tally(batch, live, gone, bad, out)
-
-    def _tally(self, batch: Inputs, live: list[int], gone: list[int], bad: list[_Bad], out: Outputs) -> None:
-        found = (("accepted", live), ("deletions", gone), ("quarantined", [b.row for b in bad]))
-        names = publications(batch)
-        for name, rows in found:
-            out.tally(batch.topic, name, len(rows))
-            if rows and any(names):
-                for publication, n in Counter(map(names.__getitem__, rows)).items():
-                    if publication:
-                        out.tally(batch.topic, name, n, publication)
+        replaced = [r for r in live if last[batch.keys[r]] != r] if len(last) < len(batch.keys) else []  # type: ignore[index]
+        told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad], "replaced": replaced}
+        _tally(batch, told, out)
 
     def _decode(self, id_: int, bodies: list[bytes], contract: Contract, topic: str) -> Decoded:
         if id_ == self._ids.schema_id(topic):
@@ -380,6 +372,17 @@ def _quarantine_key(dataset: str, batch: Inputs, row: int) -> bytes:
     if key is None:
         key = f"@{batch.partition}-{batch.offsets[row]}".encode()
     return dataset.encode() + b"|" + key
+
+
+def _tally(batch: Inputs, told: Mapping[str, Sequence[int]], out: Outputs) -> None:
+    """What became of which rows, in all and of each publication. Replaced are those accepted of which nothing is said,
+    since a later record of the same transaction has their key."""
+    names = publications(batch)
+    for name, rows in told.items():
+        out.tally(batch.topic, name, len(rows))
+        for publication, n in Counter(map(names.__getitem__, rows)).items():
+            if publication:
+                out.tally(batch.topic, name, n, publication)
 
 
 def _belongings(batch: Inputs, rows: Sequence[int]) -> list[list[tuple[str, bytes]]] | None:

@@ -133,9 +133,7 @@ class WorkerMetrics:
         return out
 
     def _lag(self, place: Place) -> int:
-        # A transaction's marker has an offset too, and nobody commits past it: one behind is at the end.
-        behind = place.end - place.next
-        return behind if behind > 1 else 0
+        return max(0, place.end - place.next)
 
     def _count(self, direction: str, records: Inputs | Emit) -> None:
         labels = (self._processor, direction, records.topic)

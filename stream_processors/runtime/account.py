@@ -156,6 +156,19 @@ class Accountant:
                 self._again(topic, position)
         return skipped
 
+    def forget(self, positions: Mapping[str, int], anew: Mapping[str, int] | None = None) -> None:
+        """Count anew from where reading goes on: tombstones may have been missed, so that what came and did not go is
+        not what is held. `anew`: topics and the offset from which what was read is said again; imbalances that lie
+        there are taken back."""
+        for topic, position in positions.items():
+            self._set(Account(self._processor, topic, self._partition, since=position, next=position))
+        for account in list(self.accounts.values()):
+            kept = account.imbalances
+            for topic, position in (anew or {}).items():
+                kept = tuple(i for i in (_cleared(i, topic, position) for i in kept) if i.ranges)
+            if kept != account.imbalances:
+                self._set(replace(account, imbalances=kept))
+
     def book(
         self, inputs: Sequence[Inputs], outputs: Outputs, writes: Writes, ends: Mapping[str, int], now_ms: int
     ) -> Booked:

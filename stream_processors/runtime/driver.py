@@ -17,7 +17,7 @@ from stream_processors.balance import BALANCES
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
-from stream_processors.runtime.state import MemoryStore, Position
+from stream_processors.runtime.state import MemoryStore, Position, Store
 from stream_processors.runtime.task import Step, Task
 
 
@@ -127,7 +127,7 @@ class Driver:
         """
         steps = 0
         while True:
-            ready = [key for key in self._state if (only is None or key[0] in only) and self._pending(key)]
+            ready = [key for key in self.ready() if only is None or key[0] in only]
             if not ready or (until is not None and until()):
                 return steps
             self.step(self._random.choice(ready), self._random.randint(1, batch))
@@ -186,6 +186,11 @@ class Driver:
         """
         declaration = self._state[key].processor.declaration
         from_end = {t: self.log(t, key[1]).end for t in declaration.writes if t.startswith("linkage.")}
+        accountant = self.accountants.get(key)
+        if accountant is not None and declaration.keeps:
+            accountant.forget(self._committed[key])
+        elif accountant is not None:
+            accountant.resume(dict.fromkeys(self._committed[key], 0), 0)
         if not declaration.keeps:
             self._committed[key].clear()
         self.crash(key, lose_state=True)
@@ -209,11 +214,20 @@ class Driver:
 
     def _said(self, key: tuple[str, int], result: Step) -> None:
         """Outputs and state of a step that takes no record in."""
+        accountant = self.accountants.get(key)
+        if accountant is not None:
+            booked = accountant.book([], result.outputs, result.writes, {}, 0)
+            accountant.commit(booked)
+            result.outputs.emits.append(booked.emit)
         for emit in result.outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
                 self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
         self._state[key].commit(result, self._position(key))
+
+    def ready(self) -> list[tuple[str, int]]:
+        """Tasks that have records to take."""
+        return [key for key in self._state if self._pending(key)]
 
     @property
     def tasks(self) -> list[tuple[str, int]]:
@@ -232,6 +246,10 @@ class Driver:
         """The tables of a task, as committed."""
         task = self._state[key]
         return {t.name: dict(task.store.scan(t.name, b"")) for t in task.processor.declaration.keeps}
+
+    def store(self, key: tuple[str, int]) -> Store:
+        """The store of a task."""
+        return self._state[key].store
 
     def _pending(self, key: tuple[str, int]) -> list[str]:
         committed = self._committed[key]

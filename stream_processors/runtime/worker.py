@@ -177,6 +177,7 @@ class _Session:
         self._leftovers = Leftovers(instance.folder, settings.sweep_seconds)
         self._tidy_at = 0.0
         self._placed = 0.0
+        self._ended: dict[tuple[str, int], int] = {}
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -274,6 +275,7 @@ class _Session:
             slot = self._slots.get(message.partition())
             if slot is not None:
                 slot.at_end.add(message.topic())
+                self._ended[message.topic(), message.partition()] = message.offset()
             return False
         if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._MAX_POLL_EXCEEDED):
             raise SessionLostError(kafka.describe(error))
@@ -318,6 +320,8 @@ class _Session:
                 again = slot.anew.get(tp.topic, max(tp.offset, 0) if slot.anew else 0)
                 self._next[tp.topic, number] = again if reads_again else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
+            if slot.accountant is not None and restored.lagged and self._declaration.keeps:
+                slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
@@ -336,6 +340,7 @@ class _Session:
 
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
+        self._ended = {}
         positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
         self._consumer.assign(positions)
         if positions:
@@ -349,6 +354,7 @@ class _Session:
         places = []
         for (topic, number), at in self._next.items():
             ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            at = max(at, self._ended.get((topic, number), 0))  # the markers of transactions at the end are no records
             places.append(Place(topic, number, at, max(at, ends[1]) if ends else at))
         self._observer.places(places)
 

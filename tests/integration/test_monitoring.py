@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
+from infra.keys import export_enquiry_key, token_key
+from infra.monitoring.doctor import examine
 from infra.monitoring.names import METRICS
 from infra.monitoring.render import used
 from infra.monitoring.server import port_of
 from infra.provision import provision
 from producers import Publisher
+from schemas import contracts
 from stream_processors.runtime.instance import folder_of
+from stream_processors.runtime.kafka import client_config
 from stream_processors.topology import NAMES
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
@@ -36,6 +44,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
                     [{"person_id": "c1", "programme_status": "participant", "forename": CANARY, "surname": "Smith"}]
                 )
                 publisher.tombstone("c2")
+            export_enquiry_key(stack.settings)
             running.start_all()
             running.start("control")
             running.at_rest()
@@ -84,3 +93,37 @@ def test_a_suspended_process_still_says_where_it_answers_and_a_stopped_one_does_
     assert port_of(folder) is None
     workers.start("route")
     until_ready(workers, "route")
+
+
+def findings_of(workers: Workers) -> set[tuple[str, str, str]]:
+    return {(f.severity, f.check, f.where) for f in examine(workers.settings, [workers.settings.broker_data])}
+
+
+def test_the_doctor_names_what_is_wrong_and_nothing_else(workers: Workers) -> None:
+    settings = workers.settings
+    for process in (*NAMES, "control"):
+        until_ready(workers, process)
+    assert {f for f in findings_of(workers) if f[1] not in ("disk", "idle")} <= {("info", "clock", "governance.clock")}
+
+    admin = AdminClient(client_config(settings))
+    entry = ConfigEntry("segment.ms", "3600001", incremental_operation=AlterConfigOpType.SET)
+    changed = ConfigResource(ResourceType.TOPIC, "linkage.identity", incremental_configs=[entry])
+    admin.incremental_alter_configs([changed])[changed].result(30)
+    drifted = json.loads(contracts.contract("linkage/link").text)
+    drifted["fields"].append(
+        {"name": "more", "type": ["null", "string"], "default": None, "classification": "technical"}
+    )
+    SchemaRegistryClient({"url": settings.registry}).register_schema(
+        "linkage.link-value", Schema(json.dumps(drifted), "AVRO")
+    )
+    token_key(settings).chmod(0o644)
+    workers.signal("link", signal.SIGSTOP)
+    try:
+        found = findings_of(workers)
+    finally:
+        workers.signal("link", signal.SIGCONT)
+        token_key(settings).chmod(0o600)
+    assert ("warning", "topics", "linkage.identity") in found
+    assert ("critical", "schemas", "linkage.link") in found
+    assert ("critical", "keys", str(token_key(settings))) in found
+    assert ("critical", "processes", f"link 1 (pid {workers.pid('link')})") in found

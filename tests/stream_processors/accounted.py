@@ -11,11 +11,15 @@ import polars as pl
 
 from infra.bench import load
 from schemas import contracts
+from stream_processors.accounting.reconcile import Behind, Report, reconcile
+from stream_processors.accounting.tables import Record as Read
+from stream_processors.accounting.tables import Source
 from stream_processors.runtime.account import BATCH_HEADER, record_hashes
-from stream_processors.runtime.driver import Driver
+from stream_processors.runtime.driver import Driver, reads_topic
 from stream_processors.runtime.partition import partition_of
 from stream_processors.runtime.records import Inputs
-from tests.stream_processors.tables import framed
+from stream_processors.topology import NAMES, build
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, REGISTRY, framed
 
 BATCH = "governance.batch"
 PEOPLE, ABSENCES = 40, 90
@@ -104,6 +108,14 @@ def published(driver: Driver, people: int = PEOPLE, absences: int = ABSENCES) ->
     }
 
 
+def leave(driver: Driver, people: int = PEOPLE, absences: int = ABSENCES) -> None:
+    """Some of them leave, after everything has come to rest."""
+    cohort = records("council-northam", "person", load.council(load.persons(people)))
+    events = records("dfe", "absence", load.absences(absences, people + 10))
+    publish(driver, "dfe", "absence", ended(events[20:50]), name="later")
+    publish(driver, "council-northam", "person", ended(cohort[25:35]), name="later")
+
+
 def ended(of: Iterable[Record]) -> list[Record]:
     """Their tombstones."""
     return [(subject, key, None) for subject, key, _ in of]
@@ -120,3 +132,37 @@ def inputs_of(batch: Inputs, rows: Sequence[int]) -> Inputs:
         [batch.times[r] for r in rows],
         [batch.headers[r] for r in rows] if batch.headers is not None else None,
     )
+
+
+def source(driver: Driver) -> Source:
+    """The driver's logs, as reconciliation reads topics."""
+
+    def records(topic: str) -> list[Read]:
+        logs = driver.topics.get(topic, [])
+        return [
+            Read(p, r.offset, r.key, r.value, r.headers, r.time)
+            for p, log in enumerate(logs)
+            for r in log.records
+            if r.key is not None
+        ]
+
+    return records
+
+
+def report_of(driver: Driver, now_ms: int = 0) -> Report:
+    """Reconciliation of the driver as it stands."""
+    behind, committed = [], {}
+    for processor, partition in driver.tasks:
+        for topic in driver.topics:
+            if not reads_topic(driver.declaration(processor).reads, topic):
+                continue
+            at, end = driver.committed((processor, partition), topic), driver.log(topic, partition).end
+            committed[processor, topic, partition] = at
+            if at < end:
+                behind.append(Behind(processor, topic, partition, at, end))
+    return reconcile(source(driver), REGISTRY, behind=behind, committed=committed, now_ms=now_ms)
+
+
+def flow(seed: int = 3) -> Driver:
+    """The whole flow, with accounts."""
+    return Driver([build(n, CONTEXT) for n in NAMES], PARTITIONS, seed=seed, accounts=REGISTRY)

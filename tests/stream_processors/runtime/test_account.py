@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.rows import from_value
@@ -137,9 +137,25 @@ def test_a_replay_of_what_comes_after_a_publication_leaves_it_alone() -> None:
     assert of.accounts[IN, SECOND.hex()].read == 0
 
 
+def test_after_a_long_absence_everything_is_counted_from_where_it_goes_on() -> None:
+    of = booked(accountant(), inputs([0, 1]))
+    of.forget({IN: 2})
+    found = booked(of, inputs([2])).accounts[IN, ""]
+    assert (found.since, found.next, found.read) == (2, 3, 1)
+
+
+def test_what_did_not_balance_is_taken_back_once_all_of_it_is_said_anew() -> None:
+    of = Accountant("join", 0, REGISTRY, lambda *_: [("in = out", 2, 1)])
+    booked(of, inputs([0, 1]))
+    booked(of, inputs([2, 3]))
+    of.forget({IN: 4}, {IN: 2})
+    assert [i.where for i in of.accounts["", ""].imbalances] == [f"{IN} 0..1"]
+
+
 records = st.lists(st.tuples(st.binary(max_size=8), st.none() | st.binary(max_size=8)), max_size=30)
 
 
+@settings(deadline=None)
 @given(records, st.randoms(use_true_random=False))
 def test_the_sum_of_hashes_is_the_same_in_any_order(
     rows: list[tuple[bytes, bytes | None]], order: random.Random
@@ -147,6 +163,7 @@ def test_the_sum_of_hashes_is_the_same_in_any_order(
     assert total(rows) == total(order.sample(rows, len(rows)))
 
 
+@settings(deadline=None)
 @given(records.filter(len), st.data())
 def test_the_sum_of_hashes_shows_a_record_that_is_missing_double_or_altered(
     rows: list[tuple[bytes, bytes | None]], data: st.DataObject

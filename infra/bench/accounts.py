@@ -1,0 +1,124 @@
+"""What accounting costs: processor seconds of everything that runs, with and without it, one after the other.
+
+    python -m infra.bench.accounts [RECORDS] [ROUNDS]
+
+Processor seconds, not throughput: on a machine that others use, too, they say the same each time, within some percent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from unittest.mock import patch
+
+import polars as pl
+import psutil
+
+from infra.bench import load
+from infra.broker.cluster import Stack, isolated
+from infra.keys import init_keys
+from infra.provision import provision
+from infra.rest import Flow
+from infra.settings import Settings
+from producers.publisher import Publisher
+from stream_processors.topology import NAMES
+
+_REST_S = 900
+_SHARE_OF_PERSONS = 0.1
+
+
+def measure(records: int, *, accounts: bool) -> dict[str, float]:
+    """Processor seconds by what runs (user and system), from the first record published to the flow at rest."""
+    home = Path(mkdtemp(prefix="lethe-accounts-"))
+    settings = isolated(home, Settings().model_copy(update={"accounts": accounts}))
+    people = int(records * _SHARE_OF_PERSONS)
+    try:
+        with Stack(settings):
+            provision(settings, suppliers=["dfe", "council-northam"])
+            init_keys(settings)
+            env = {"MALLOC_ARENA_MAX": "2", **os.environ, **settings.environment()}
+            with (home / "workers.log").open("wb") as log:
+                workers = subprocess.Popen([sys.executable, "-m", "infra.worker", *NAMES], env=env, stderr=log)
+            try:
+                _rest(settings)
+                broker = _broker(settings)
+                before = _seconds(workers.pid, broker)
+                mine = sum(os.times()[:2])
+                _publish(settings, people, records - 2 * people, announced=accounts)
+                published = sum(os.times()[:2]) - mine
+                _rest(settings)
+                after = _seconds(workers.pid, broker)
+            finally:
+                workers.terminate()
+                workers.wait(60)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    return {name: after[name] - before[name] for name in after} | {"publisher": published}
+
+
+def _publish(settings: Settings, people: int, events: int, *, announced: bool) -> None:
+    frame = load.persons(people)
+    batches: list[tuple[str, str, pl.DataFrame]] = [
+        ("council-northam", "person", load.council(frame)),
+        ("dfe", "person", load.department(frame, "UPN")),
+        ("dfe", "absence", load.absences(events, people)),
+    ]
+    for supplier, dataset, rows in batches:
+        with patch.object(Publisher, "_make_announcer", Publisher._make_announcer if announced else lambda *_: None):
+            publisher = Publisher(supplier, dataset, settings=settings)
+        with publisher:
+            for part in rows.drop("number", strict=False).iter_slices(20_000):
+                publisher.publish_batch(part)
+
+
+def _rest(settings: Settings) -> None:
+    flow = Flow(settings)
+    try:
+        flow.wait(_REST_S)
+    finally:
+        flow.close()
+
+
+def _broker(settings: Settings) -> int:
+    port = int(settings.bootstrap.rpartition(":")[2])
+    return next(
+        c.pid
+        for c in psutil.net_connections("tcp")
+        if c.laddr and c.laddr.port == port and c.status == "LISTEN" and c.pid
+    )
+
+
+def _seconds(workers: int, broker: int) -> dict[str, float]:
+    processes = {p.cmdline()[-1]: p for p in psutil.Process(workers).children()} | {"broker": psutil.Process(broker)}
+    return {name: p.cpu_times().user + p.cpu_times().system for name, p in processes.items()}
+
+
+def main(records: int, rounds: int) -> None:
+    """Rounds of both, in turn; prints the sums and what accounting adds."""
+    sums: dict[bool, dict[str, float]] = {True: {}, False: {}}
+    for _ in range(rounds):
+        for accounts in (False, True):
+            for name, seconds in measure(records, accounts=accounts).items():
+                sums[accounts][name] = sums[accounts].get(name, 0.0) + seconds
+    without, with_ = sum(sums[False].values()), sum(sums[True].values())
+    print(
+        json.dumps(
+            {
+                "records": records,
+                "rounds": rounds,
+                "cpu_seconds_without": {k: round(v, 1) for k, v in sums[False].items()},
+                "cpu_seconds_with": {k: round(v, 1) for k, v in sums[True].items()},
+                "adds_percent": round(100 * (with_ / without - 1), 2),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(int((sys.argv[1:2] or ["60000"])[0]), int((sys.argv[2:3] or ["1"])[0]))

@@ -1,0 +1,54 @@
+"""`lethe top`: the flow, live, in a terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from infra.settings import Settings
+
+
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print it once, and end.")] = False,
+    every_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.5)] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Once, as one JSON document, for programs.")] = False,
+) -> None:
+    """Watch the flow: rate, lag and age on every arrow, health, restores, quarantine and alerts. q ends it.
+
+    Exits 3 if the stack is not up.
+
+    Example: lethe top
+    """
+    from confluent_kafka import KafkaException
+
+    from infra.commands.options import away
+    from infra.monitoring.picture import Sampler, picture
+    from infra.monitoring.top import TopApp, Watched, shown, watched
+
+    settings = Settings()
+    sampler = Sampler(settings)
+    try:
+        first = sampler.sample()
+        if not (once or as_json):
+
+            def look() -> Watched:
+                return watched(settings, sampler)
+
+            TopApp(look, every_s).run()
+            return
+        time.sleep(1.0)  # a rate is of two looks
+        stages = picture(first, sampler.sample())
+    except KafkaException as e:
+        away(e)
+    finally:
+        sampler.close()
+    if as_json:
+        typer.echo(json.dumps([asdict(s) | {"health": s.health} for s in stages], indent=1))
+    else:
+        from rich.console import Console
+
+        Console().print(shown(stages))

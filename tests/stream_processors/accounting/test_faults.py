@@ -1,0 +1,372 @@
+"""Injected faults, one each: whatever a processor drops, doubles, alters or leaves standing is named, and nobody else
+is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import polars as pl
+import pytest
+
+from infra.bench import load
+from stream_processors.accounting.batches import ABANDONED_MS
+from stream_processors.accounting.reconcile import STALLED_MS
+from stream_processors.clock import KEY
+from stream_processors.clock import TOPIC as CLOCK
+from stream_processors.control.clock import tick_value
+from stream_processors.runtime.account import SKIPPED
+from stream_processors.runtime.driver import Driver, Log
+from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
+from stream_processors.runtime.state import View
+from stream_processors.topology import NAMES, build
+from tests.stream_processors.accounted import (
+    PEOPLE,
+    flow,
+    inputs_of,
+    leave,
+    publish,
+    published,
+    records,
+    report_of,
+)
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, REGISTRY, decoded, framed
+
+Spoil = Callable[[Emit, int], Emit]
+"""What a fault makes of the records of a topic, at the place of the record that it is about."""
+
+
+@dataclass
+class Patched:
+    """A processor whose outputs to one topic, or whose inputs, are spoilt in one partition: always those of the key
+    that is met first."""
+
+    inner: Processor
+    topic: str
+    partition: int
+    spoil: Spoil | None
+    tombstones: bool = False
+    key: bytes | None = None
+    times: int = 0
+
+    def __post_init__(self) -> None:
+        self.declaration, self.version = self.inner.declaration, self.inner.version
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        return self.inner.absorb(view, self._inputs(view, inputs))
+
+    def everything(self, view: View) -> set[bytes]:
+        return self.inner.everything(view)
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        out = self.inner.settle(view, touched, self._inputs(view, inputs))
+        if self.spoil is not None and view.partition == self.partition:
+            out.emits = [self._spoilt(emit) for emit in out.emits]
+        return out
+
+    def _spoilt(self, emit: Emit) -> Emit:
+        matches = emit.topic == self.topic or (self.topic.startswith("*") and emit.topic.endswith(self.topic[1:]))
+        if not matches or self.spoil is None:
+            return emit
+        for at, (key, value) in enumerate(zip(emit.keys, emit.values, strict=True)):
+            if (value is None) == self.tombstones and self.key in (None, key):
+                self.key, self.times = key, self.times + 1
+                return self.spoil(emit, at)
+        return emit
+
+    def _inputs(self, view: View, inputs: Sequence[Inputs]) -> Sequence[Inputs]:
+        """Without one record, if it is inputs that are dropped."""
+        if self.spoil is not None or view.partition != self.partition:
+            return inputs
+        out = []
+        for batch in inputs:
+            rows = [i for i, key in enumerate(batch.keys) if key != HEARTBEAT_KEY]
+            if rows and batch.topic == self.topic and self.key is None:
+                self.key = batch.keys[rows[0]]
+            keep = [i for i, key in enumerate(batch.keys) if batch.topic != self.topic or key != self.key]
+            self.times += len(batch.keys) - len(keep)
+            out.append(inputs_of(batch, keep))
+        return out
+
+
+def dropped(emit: Emit, at: int) -> Emit:
+    return _without(emit, at)
+
+
+def doubled(emit: Emit, at: int) -> Emit:
+    """Once more, under the key of somebody else."""
+    key = emit.keys[at]
+    other = bytes([key[0] ^ 1]) + key[1:]
+    return _with(emit, at, other, emit.values[at], _partition(emit, at))
+
+
+def misplaced(emit: Emit, at: int) -> Emit:
+    """Once more, in another partition."""
+    return _with(emit, at, emit.keys[at], emit.values[at], (_partition(emit, at) + 1) % PARTITIONS)
+
+
+def altered(emit: Emit, at: int) -> Emit:
+    value = emit.values[at]
+    assert value is not None
+    values = list(emit.values)
+    values[at] = value[:-1] + bytes([value[-1] ^ 2])
+    return replace(emit, values=values)
+
+
+def of_another(emit: Emit, at: int) -> Emit:
+    """With another reference in it."""
+    value = emit.values[at]
+    assert value is not None
+    values = list(emit.values)
+    values[at] = re.sub(rb"[0-9a-f]{32}", b"0" * 32, value)
+    return replace(emit, values=values)
+
+
+def _partition(emit: Emit, at: int) -> int:
+    return emit.partitions if isinstance(emit.partitions, int) else emit.partitions[at]
+
+
+def _without(emit: Emit, at: int) -> Emit:
+    keep = [i for i in range(len(emit.keys)) if i != at]
+    return Emit(
+        emit.topic,
+        emit.partitions if isinstance(emit.partitions, int) else [emit.partitions[i] for i in keep],
+        [emit.keys[i] for i in keep],
+        [emit.values[i] for i in keep],
+        [emit.headers[i] for i in keep] if emit.headers else None,
+    )
+
+
+def _with(emit: Emit, at: int, key: bytes, value: bytes | None, partition: int) -> Emit:
+    n = len(emit.keys)
+    partitions = [emit.partitions] * n if isinstance(emit.partitions, int) else list(emit.partitions)
+    headers = [*emit.headers, emit.headers[at]] if emit.headers else None
+    return Emit(emit.topic, [*partitions, partition], [*emit.keys, key], [*emit.values, value], headers)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`rule`: words of the rule that must name it."""
+
+    processor: str
+    topic: str
+    partition: int
+    spoil: Spoil | None
+    tombstones: bool = False
+    rule: str = ""
+    also: frozenset[str] = frozenset()
+    """Who is named besides: what follows from the fault cannot balance there either."""
+
+    def __str__(self) -> str:
+        what = self.spoil.__name__ if self.spoil else "input dropped"
+        return f"{self.processor}-{self.partition} {self.topic} {'tombstone ' * self.tombstones}{what}"
+
+
+OUTPUTS = {
+    "pseudonymise": "linkage.activity",
+    "route": "linkage.candidate",
+    "link": "linkage.link",
+    "join": "linkage.contribution",
+    "publish": "research.person",
+}
+INPUTS = {
+    "pseudonymise": "identified.dfe.absence",
+    "route": "linkage.identity",
+    "link": "linkage.candidate",
+    "join": "linkage.activity",
+    "publish": "linkage.contribution",
+}
+FAULTS = [
+    *(Fault(p, t, n, dropped) for p, t in OUTPUTS.items() for n in range(PARTITIONS)),
+    *(Fault(p, t, n, doubled) for p, t in OUTPUTS.items() for n in (0, 3)),
+    *(Fault("pseudonymise", "linkage.identity", n, dropped) for n in (1, 2)),
+    Fault("pseudonymise", "linkage.identity", 2, doubled),
+    Fault("pseudonymise", "governance.quarantine", 1, dropped, rule="quarantined"),
+    Fault("pseudonymise", "*.quarantine", 2, dropped, rule="quarantined"),
+    *(Fault(p, OUTPUTS[p], 1, misplaced) for p in ("route", "link", "publish")),
+    Fault("join", OUTPUTS["join"], 1, misplaced, also=frozenset({"publish"})),
+    Fault("link", "linkage.link", 2, of_another),
+    *(Fault(p, OUTPUTS[p], 2, altered) for p in ("join", "publish")),
+    *(Fault(p, OUTPUTS[p], 0, dropped, tombstones=True) for p in OUTPUTS),
+    Fault("pseudonymise", "identified.dfe.absence", 1, None, rule="accepted"),
+    Fault("pseudonymise", "identified.council-northam.person", 3, None, rule="accepted"),
+    Fault("route", "linkage.identity", 0, None, rule="sent to a block"),
+    Fault("link", "linkage.candidate", 2, None, rule="claimed of"),
+    Fault("join", "linkage.activity", 3, None, rule="attached"),
+    Fault("publish", "linkage.contribution", 1, None, rule="published"),
+]
+
+
+def spoilt(fault: Fault) -> tuple[Driver, Patched]:
+    made: list[Patched] = []
+
+    def processor(name: str) -> Processor:
+        inner = build(name, CONTEXT)
+        if name != fault.processor:
+            return inner
+        made.append(Patched(inner, fault.topic, fault.partition, fault.spoil, fault.tombstones))
+        return made[0]
+
+    driver = Driver([processor(n) for n in NAMES], PARTITIONS, seed=11, accounts=REGISTRY)
+    published(driver)
+    driver.run(60)
+    if fault.tombstones:
+        leave(driver)
+        driver.run(60)
+    return driver, made[0]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_fault_of_a_processor_is_named_with_its_partition_and_offsets(fault: Fault) -> None:
+    driver, patched = spoilt(fault)
+    assert patched.times, "the fault must have happened"
+    found = report_of(driver)
+    assert found.state == "differs"
+    named = {f.processor for f in found.findings}
+    assert fault.processor in named
+    assert named - fault.also == {fault.processor}, [f.text for f in found.findings]
+    mine = [f for f in found.findings if fault.rule in f.rule]
+    assert mine
+    assert all(f.next > f.offset >= 0 for f in mine)
+
+
+def until_only(driver: Driver, left: tuple[str, int]) -> None:
+    """Everything is taken in, but what one task is to take."""
+    while ready := [key for key in driver.ready() if key != left]:
+        driver.step(ready[0], 1_000)
+
+
+@pytest.mark.parametrize(("processor", "topic"), INPUTS.items())
+def test_a_partition_that_stands_still_is_pending_and_named_once_it_is_too_long(processor: str, topic: str) -> None:
+    driver = flow()
+    published(driver)
+    until_only(driver, (processor, 2))
+    soon, late = report_of(driver, now_ms=STALLED_MS), report_of(driver, now_ms=STALLED_MS + 1)
+    assert (soon.state, list(soon.findings)) == ("pending", [])
+    assert {(b.processor, b.partition) for b in soon.behind} == {(processor, 2)}
+    assert late.state == "differs"
+    assert {(f.processor, f.partition) for f in late.findings} == {(processor, 2)}
+    assert topic in {f.topic for f in late.findings}
+
+
+@pytest.mark.parametrize(("processor", "topic"), INPUTS.items())
+def test_offsets_that_were_skipped_are_named(processor: str, topic: str) -> None:
+    driver = flow()
+    published(driver)
+    until_only(driver, (processor, 1))
+    driver.step((processor, 1), 2)
+    at = driver.committed((processor, 1), topic)
+    driver.move((processor, 1), topic, at + 1)
+    driver.run(100)
+    found = report_of(driver)
+    assert {f.processor for f in found.findings} == {processor}, [f.text for f in found.findings]
+    (skipped,) = [f for f in found.findings if f.rule == SKIPPED]
+    assert (skipped.topic, skipped.partition, skipped.offset, skipped.next) == (topic, 1, at, at + 1)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 60])
+def test_a_batch_that_is_published_by_half_is_pending_and_named_once_it_is_too_long(kept: int) -> None:
+    driver = flow()
+    published(driver)
+    events = records("dfe", "absence", load.absences(100, 20, seed=8))
+    publish(driver, "dfe", "absence", events, name="half", keep=kept)
+    driver.run(100)
+    soon, late = report_of(driver, now_ms=ABANDONED_MS - 1), report_of(driver, now_ms=ABANDONED_MS)
+    assert (soon.state, list(soon.findings)) == ("pending", [])
+    assert {(f.processor, f.topic) for f in late.findings} == {("publisher", "identified.dfe.absence")}
+    assert sum(f.found for f in late.findings) == kept
+
+
+def lost(log: Log) -> None:
+    """The last record never came."""
+    del log.records[-1]
+    log.end -= 1
+
+
+def altered_on_the_way(log: Log) -> None:
+    r = log.records[-1]
+    other = framed("identified.dfe.absence", {**decoded("identified.dfe.absence", r.value or b""), "record_id": "R0"})
+    log.records[-1] = replace(r, value=other)
+
+
+def sent_twice(log: Log) -> None:
+    r = log.records[-1]
+    log.append(r.key, r.value, r.time, r.headers)
+
+
+@pytest.mark.parametrize("spoil", [lost, altered_on_the_way, sent_twice])
+@pytest.mark.parametrize("partition", [0, 3])
+def test_a_batch_that_is_not_what_its_publisher_says_is_named(spoil: Callable[[Log], None], partition: int) -> None:
+    driver = flow()
+    published(driver)
+    events = records("dfe", "absence", load.absences(100, 20, seed=8))
+    id_ = publish(driver, "dfe", "absence", events, name="spoilt")
+    spoil(driver.log("identified.dfe.absence", partition))
+    if spoil is lost:  # the announcement says where the log ended
+        publish(driver, "dfe", "absence", records("dfe", "absence", load.absences(40, 20, seed=9)), name="after")
+    driver.run(100)
+    found = report_of(driver)
+    assert {(f.topic, f.partition) for f in found.findings} == {("identified.dfe.absence", partition)}
+    assert [b.batch_id for b in found.batches if b.state == "differs"] == [id_]
+
+
+@pytest.mark.parametrize("spoil", [dropped, misplaced], ids=["dropped", "misplaced"])
+@pytest.mark.parametrize("topic", ["linkage.identity", "linkage.activity"])
+def test_a_tombstone_that_retention_drops_is_named(topic: str, spoil: Spoil) -> None:
+    name = "retention." + topic.partition(".")[2]
+    patched = Patched(build(name, CONTEXT), topic, 1, spoil, tombstones=True)
+    driver = Driver(
+        [patched if n == name else build(n, CONTEXT) for n in NAMES], PARTITIONS, seed=11, accounts=REGISTRY
+    )
+    published(driver)
+    driver.run(100)
+    for day in (date(2040, 1, 1), date(2040, 1, 2)):
+        for p in range(PARTITIONS):
+            driver.append(CLOCK, p, KEY, tick_value(day, REGISTRY))
+    driver.run(100)
+    assert patched.times
+    found = report_of(driver)
+    if spoil is misplaced:  # an end of nothing, where nothing was: it does no harm
+        assert found.state == "balanced"
+        return
+    assert name in {f.processor for f in found.findings}
+    assert {f.partition for f in found.findings if f.processor == name} == {1}
+
+
+@pytest.mark.parametrize("topic", ["linkage.identity", "linkage.activity"])
+def test_a_line_that_is_missing_in_the_ledger_is_named(topic: str) -> None:
+    name = "retention." + topic.partition(".")[2]
+    patched = Patched(build(name, CONTEXT), "governance.ledger", 2, dropped)
+    driver = Driver(
+        [patched if n == name else build(n, CONTEXT) for n in NAMES], PARTITIONS, seed=11, accounts=REGISTRY
+    )
+    published(driver)
+    driver.run(100)
+    for day in (date(2040, 1, 1), date(2040, 1, 2)):
+        for p in range(PARTITIONS):
+            driver.append(CLOCK, p, KEY, tick_value(day, REGISTRY))
+    driver.run(100)
+    assert patched.times
+    assert {(f.processor, f.partition) for f in report_of(driver).findings} == {(name, 2)}
+
+
+@pytest.mark.parametrize(
+    ("processor", "table"),
+    [("route", "identities"), ("link", "candidates"), ("join", "activities"), ("publish", "persons")],
+)
+def test_a_row_that_is_lost_from_a_state_is_named_when_it_is_missed(processor: str, table: str) -> None:
+    """A damaged folder is discarded and rebuilt; a row that is silently gone shows when its key is next worked on."""
+    driver = flow()
+    published(driver)
+    driver.run(100)
+    for partition in range(PARTITIONS):
+        store = driver.store((processor, partition))
+        store.apply({table: {key: None for key, _ in list(store.scan(table, b""))[::2]}}, store.position())
+    leave(driver)
+    moved = load.department(load.persons(PEOPLE).with_columns(date_of_birth=pl.lit(date(2001, 5, 6))), "UPN")
+    publish(driver, "dfe", "person", records("dfe", "person", moved), name="moved again")
+    driver.run(100)
+    assert processor in {f.processor for f in report_of(driver).findings}
