@@ -34,6 +34,7 @@ OUTCOMES = ("waiting", "linked", "ambiguous", "contested")
 _WAITING, _LINKED, _AMBIGUOUS, _CONTESTED = range(4)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NOBODY = -1
+_COHORT = "cohort"
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
     statements = table["statement"].to_pylist()
     pairs = _allowed(_meet(entries.where(~of.cohort[entries.row]), spine), of, person, closed, statements)
     if rules.near:
-        near = near or _near_pairs(pairs, table["encoding"].to_pylist(), of, rules)
+        near = near or _near_pairs(pairs, table["encoding"], of, rules)
         pairs = _with_near(pairs, near, of, person, closed, statements, rules)
     best = np.full(len(of.block), np.iinfo(np.int64).max)
     np.minimum.at(best, pairs.department, pairs.rank)
@@ -168,7 +169,7 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
     outcome[lone] = np.where(_wins(of.key(least[lone], lone), best[lone]), _LINKED, _CONTESTED)
     linked = np.where(outcome == _LINKED, least, np.where(of.cohort, person, _NOBODY))
     outcome[of.cohort] = _LINKED
-    labels = (*rules.ids, *(near_label(number) for number in sorted(rules.near)), "cohort")
+    labels = (*rules.ids, *(near_label(number) for number in sorted(rules.near)), _COHORT)
     label = np.where(of.cohort, len(labels) - 1, np.where(outcome == _LINKED, best, _NOBODY))
     rows = pa.table(
         {
@@ -183,6 +184,24 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
         }
     )
     return Claimed(rows, crowded)
+
+
+def spine_of(table: pa.Table) -> pa.Table:
+    """`claims_of` for cohort candidates that carry their persons, while no department's subject is in their blocks:
+    then each stands for itself, and what else is in its block does not matter."""
+    none = pa.ListArray.from_arrays(pa.array(np.zeros(len(table) + 1, np.int32)), pa.array([], pa.string()))
+    return pa.table(
+        {
+            "supplier": table["supplier"],
+            "role": table["role"],
+            "expires_on": table["expires_on"],
+            "outcome": pa.repeat(pa.scalar(OUTCOMES[_LINKED]), len(table)),
+            "person_ref": table["person_ref"],
+            "match_key": pa.repeat(pa.scalar(_COHORT), len(table)),
+            "claimed": none,
+            "home": table["home"],
+        }
+    )
 
 
 def _coded(candidates: pa.Table) -> _Codes:
@@ -229,19 +248,33 @@ def _entries(tokens: pa.ChunkedArray, of: _Codes, rules: Rules) -> _Entries:
     chance that any two others are taken for equal is 3 in 100 million."""
     flat = _flat(tokens).flatten()
     row = np.repeat(np.arange(len(of.block)), _lengths(tokens))
-    labels = pc.utf8_slice_codeunits(flat, 0, -TOKEN_TAIL)
+    octets = flat.cast(pa.large_binary())
+    labels = pc.binary_slice(octets, 0, -TOKEN_TAIL)
     rank = pc.index_in(labels, pa.array(rules.ids, labels.type)).fill_null(_NOBODY).to_numpy().astype(np.int64)
-    hexes = "".join(pc.utf8_slice_codeunits(flat, -TOKEN_HEX_DIGITS).to_pylist())
-    half = np.frombuffer(bytes.fromhex(hexes), "<u8")[::2]
+    hexes = _joined(pc.binary_slice(octets, -TOKEN_HEX_DIGITS, -TOKEN_HEX_DIGITS // 2))
+    half = np.frombuffer(bytes.fromhex(hexes.decode()), "<u8")
     same = half + (of.block[row] * len(rules.ids) + rank).astype(np.uint64) * _GOLDEN
-    _, group = np.unique(same, return_inverse=True)
-    return _Entries(row, rank, group.astype(np.int64)).where(rank >= 0)
+    group = pc.dictionary_encode(pa.array(same)).indices.to_numpy().astype(np.int64)
+    # Most tokens are nobody else's, and connect nobody.
+    return _Entries(row, rank, group).where((rank >= 0) & (np.bincount(group)[group] > 1))
+
+
+def _joined(values: pa.LargeBinaryArray) -> bytes:
+    """What an array holds, one after the other; none is null."""
+    _, offsets, data = values.buffers()
+    if data is None or not len(values):
+        return b""
+    ends = np.frombuffer(offsets, np.int64)
+    low, high = ends[values.offset], ends[values.offset + len(values)]
+    return bytes(data.slice(int(low), int(high - low)).to_pybytes())
 
 
 def _within_limits(spine: _Entries, of: _Codes, rules: Rules) -> tuple[_Entries, dict[str, int]]:
     """The spine's tokens without those that too many subjects of one council share."""
-    each = spine.group * len(of.suppliers) + of.supplier[spine.row]
+    shared = np.flatnonzero(np.bincount(spine.group)[spine.group] > 1) if len(spine.group) else spine.group
+    each = spine.group[shared] * len(of.suppliers) + of.supplier[spine.row[shared]]
     _, first, counts = np.unique(each, return_index=True, return_counts=True)
+    first = shared[first]
     over = first[counts > rules.most[spine.rank[first]]]
     if not len(over):
         return spine, {}
@@ -281,10 +314,10 @@ def _closed(of: _Codes, person: Ints) -> Ints:
 
 def _meet(departments: _Entries, spine: _Entries) -> _Pairs:
     """Pairs that share a token."""
-    order = np.argsort(spine.group, kind="stable")
-    groups, rows = spine.group[order], spine.row[order]
-    start = np.searchsorted(groups, departments.group, "left")
-    count = np.searchsorted(groups, departments.group, "right") - start
+    rows = spine.row[np.argsort(spine.group, kind="stable")]
+    groups = 1 + max(spine.group.max(initial=-1), departments.group.max(initial=-1))
+    counts = np.bincount(spine.group, minlength=groups)
+    start, count = (np.cumsum(counts) - counts)[departments.group], counts[departments.group]
     return _Pairs(np.repeat(departments.row, count), rows[_ranges(start, count)], np.repeat(departments.rank, count))
 
 
@@ -298,6 +331,8 @@ def _allowed(pairs: _Pairs, of: _Codes, person: Ints, closed: Ints, statements: 
     """Pairs without persons who are closed to the supplier, and without contradictions."""
     if len(closed):
         pairs = pairs.where(~np.isin(of.key(person[pairs.cohort], pairs.department), closed))
+    if not len(pairs.department):
+        return pairs
     unstated = "0" * WORD_TEXT
     sex = np.frombuffer(bytes.fromhex("".join([(s or unstated)[:WORD_TEXT] for s in statements])), "<u4")
     a, b = sex[pairs.department], sex[pairs.cohort]
@@ -316,12 +351,13 @@ def _contradict(a: str, b: str) -> bool:
     return bool(mine and other) and mine.isdisjoint(other)
 
 
-def _near_pairs(pairs: _Pairs, encodings: list[str], of: _Codes, rules: Rules) -> Near:
+def _near_pairs(pairs: _Pairs, encodings: pa.ChunkedArray, of: _Codes, rules: Rules) -> Near:
     """All pairs of a block that evidence speaks for, of departments' subjects whom no match key has found anyone
     for."""
     found = np.zeros(len(of.block), bool)
     found[pairs.department] = True
-    encoded = np.array([bool(e) for e in encodings], bool)
+    texts = _flat(encodings)
+    encoded = pc.not_equal(texts, "").fill_null(False).to_numpy(zero_copy_only=False)
     made = [NO_NEAR]
     for number, weights in rules.near.items():
         here = encoded & (of.number == number)
@@ -332,7 +368,7 @@ def _near_pairs(pairs: _Pairs, encodings: list[str], of: _Codes, rules: Rules) -
         count = np.searchsorted(of.block[cohort], of.block[departments], "right") - start
         left, right = np.repeat(departments, count), cohort[_ranges(start, count)]
         rows, at = np.unique(np.concatenate([left, right]), return_inverse=True)
-        filters = stacked([encodings[row] for row in rows.tolist()])
+        filters = stacked(texts.take(pa.array(rows)).to_pylist())
         first, second = np.split(at.reshape(-1).astype(np.int64), 2)
         enough, bits = evident(filters, first, second, weights)
         made.append(Near(left[enough], right[enough], bits))
@@ -381,15 +417,17 @@ def _wins(claim: Ints, rank: Ints) -> Bools:
 
 def _claimed(of: _Codes, person: Ints, lone: Ints, found: Ints) -> pa.Array:
     """Suppliers that claim the person of each cohort candidate in its block, in alphabetical order."""
-    by_person: dict[int, list[str]] = {}
-    for key in np.unique(of.key(found[lone], lone)).tolist():
-        at, supplier = divmod(key, len(of.suppliers))
-        by_person.setdefault(at, []).append(of.suppliers[supplier])
-    for names in by_person.values():
-        names.sort()
-    none: list[str] = []
+    order = np.argsort(np.array(of.suppliers, object), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    who = of.block[lone] * len(of.refs) + found[lone]
+    claims = np.unique(who * len(order) + rank[of.supplier[lone]])
     at = np.where(of.cohort, of.block * len(of.refs) + person, _NOBODY)
-    return pa.array([by_person.get(a, none) for a in at.tolist()], pa.list_(pa.string()))
+    start = np.searchsorted(claims, at * len(order))
+    count = np.searchsorted(claims, (at + 1) * len(order)) - start
+    ends = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    names = pa.array(np.array(of.suppliers, object)[order], pa.string())
+    return pa.ListArray.from_arrays(pa.array(ends), names.take(pa.array(claims[_ranges(start, count)] % len(order))))
 
 
 def _words(words: tuple[str, ...], at: npt.NDArray[np.integer]) -> pa.Array:

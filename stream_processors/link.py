@@ -7,14 +7,17 @@ before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas import contracts, wire
 from schemas.codec import decode, encode
 from schemas.registry import SchemaIds
-from stream_processors.claims import Near, claims_of, rules_of
+from stream_processors.claims import Near, claims_of, rules_of, spine_of
 from stream_processors.crowd import Crowd
 from stream_processors.enquiry.seeking import Seeker
 from stream_processors.matching.catalogue import Catalogue
@@ -27,7 +30,8 @@ LINK = Declaration(
     by="block",
     reads=("linkage.candidate", "linkage.enquiry"),
     writes=("linkage.link", "linkage.sought"),
-    keeps=(Table("candidates", "true"), Table("claims", "said")),
+    keeps=(Table("candidates", "true"), Table("departments", "true"), Table("claims", "said")),
+    form="2",
 )
 Decoded = Mapping[str, Any]
 Row = tuple[bytes, bytes]
@@ -35,6 +39,8 @@ Row = tuple[bytes, bytes]
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
+_OLDEST = pl.CompatLevel.oldest()
+_FIRST_PASS = b"1:"
 _BLOCKS_AT_ONCE = 1_000  # bounds the memory of a batch that touches many blocks
 CROWDED = 1_000
 """Subjects of a block from which on it is remembered, so that a change costs what its neighbourhood costs."""
@@ -42,7 +48,11 @@ _MOST_REMEMBERED = 6_000  # subjects of a partition, 5 KB each
 
 
 class Link:
-    """Holds after: what is claimed of the subjects of each touched block is `claims_of` its live candidates."""
+    """Holds after: what is claimed of the subjects of each touched block is `claims_of` its live candidates.
+
+    State: `candidates` by block and subject, as they came; `departments`, an index of those that are a department's in
+    the passes after the first; `claims`, what was said of each, after the partition that it was said to.
+    """
 
     declaration = LINK
     version = ""
@@ -65,6 +75,8 @@ class Link:
             for key, value, old in zip(turned, latest.values(), held, strict=True):
                 if value != old:
                     view.put("candidates", key, value)
+                    if not key.startswith(_FIRST_PASS):
+                        _index(view, key, value, old)
                 if value != old or value is None:
                     touched.add(key)
         return touched
@@ -90,6 +102,7 @@ class Link:
                 rest.append(block)
             else:
                 self._settle_around(view, crowd, keys, out)
+        rest = self._settle_spine(view, {block: by_block[block] for block in rest}, out)
         for low in range(0, len(rest), _BLOCKS_AT_ONCE):
             self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], out)
         self._crowds.keep(view)
@@ -97,6 +110,31 @@ class Link:
             if batch.topic == "linkage.enquiry":
                 self._seeker.take(view, batch, out)
         return out
+
+    def _settle_spine(self, view: View, changed: Mapping[bytes, Sequence[bytes]], out: Outputs) -> list[bytes]:
+        """Work out the changed candidates alone, where nobody depends on another: in blocks of later passes where there
+        are cohort subjects alone, each with its person. Returns the other blocks."""
+        later = [block for block in changed if not block.startswith(_FIRST_PASS)]
+        found = _scan(view, "departments", [b + b"|" for b in later])
+        quiet = {block: changed[block] for block, departments in zip(later, found, strict=True) if not departments}
+        keys = [key for keys in quiet.values() for key in keys]
+        values = dict(zip(keys, view.get_many("candidates", keys), strict=True))
+        settled: set[bytes] = set()
+        rows: list[Row] = []
+        for block, mine in quiet.items():
+            live = [(key, value) for key in mine if (value := values[key]) is not None]
+            if len(live) == len(mine):  # one that is gone may have been a department's
+                settled.add(block)
+                rows += live
+        if rows:
+            table = _table(rows)
+            alone = pc.is_null(table["person_ref"]).to_pylist()
+            settled -= {key.partition(b"|")[0] for (key, _), nobody in zip(rows, alone, strict=True) if nobody}
+            here = [key.partition(b"|")[0] in settled for key, _ in rows]
+            rows, table = list(compress(rows, here)), table.filter(pa.array(here))
+            said = zip([k for k, _ in rows], view.get_many("claims", [k for k, _ in rows]), strict=True)
+            self._tell(view, rows, spine_of(table), {k: v for k, v in said if v is not None}, out)
+        return [block for block in changed if block not in settled]
 
     def _settle_blocks(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:
         """Work whole blocks out anew; those that are crowded are remembered, so that it is the last time."""
@@ -140,16 +178,26 @@ class Link:
         near: Near | None,
         out: Outputs,
     ) -> None:
-        """What is claimed of candidates, where it is not what was said of them, and the end of what was said of
-        others."""
-        should: dict[bytes, bytes] = {}
+        """What is claimed of candidates, as `_tell` has it."""
+        claimed = None
         if table is not None:
             found = claims_of(table, self._rules, near)
             out.count("tokens_over_their_limit", sum(found.crowded.values()))
-            bodies = encode(found.rows.combine_chunks().to_batches()[0], _LINK)
-            values = wire.frame(self._ids.schema_id("linkage.link"), bodies)
-            for (key, _), home, value in zip(rows, found.rows["home"].to_pylist(), values, strict=True):
-                should[key] = home.to_bytes(_HOME_BYTES, "big") + value
+            claimed = found.rows
+        self._tell(view, rows, claimed, said, out)
+
+    def _tell(
+        self, view: View, rows: Sequence[Row], claimed: pa.Table | None, said: Mapping[bytes, bytes], out: Outputs
+    ) -> None:
+        """What is claimed of candidates, where it is not what was said of them, and the end of what was said of
+        others."""
+        should: dict[bytes, bytes] = {}
+        if claimed is not None and rows:
+            bodies = encode(claimed.combine_chunks().to_batches()[0], _LINK)
+            homes = claimed["home"].to_pylist()
+            header = wire.header(self._ids.schema_id("linkage.link"))
+            head = {home: home.to_bytes(_HOME_BYTES, "big") + header for home in set(homes)}
+            should = {key: head[home] + body for (key, _), home, body in zip(rows, homes, bodies, strict=True)}
         changed = [k for k, v in should.items() if said.get(k) != v]
         gone = [k for k in said if k not in should]
         for key in changed:
@@ -213,9 +261,31 @@ def last_claims(links: Mapping[str, Decoded]) -> dict[str, Decoded]:
 def _table(rows: Sequence[Row]) -> pa.Table:
     """Candidates as `claims_of` takes them."""
     decoded = decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)
-    keys = [k.decode().partition("|") for k, _ in rows]
-    named = {"block": pa.array([k[0] for k in keys]), "subject": pa.array([k[2] for k in keys])}
+    keys = pl.Series([k for k, _ in rows], dtype=pl.Binary).cast(pl.String).str.splitn("|", 2).struct
+    named = {
+        name: keys.field(f"field_{i}").to_arrow(compat_level=_OLDEST) for i, name in enumerate(("block", "subject"))
+    }
+    named = {name: column.cast(pa.string()) for name, column in named.items()}
     return pa.table(named | dict(zip(decoded.schema.names, decoded.columns, strict=True)))
+
+
+def _index(view: View, key: bytes, value: bytes | None, old: bytes | None) -> None:
+    """Keep `departments` in step with a candidate that changes."""
+    is_one, was_one = (v is not None and of_department(v) for v in (value, old))
+    if is_one != was_one:
+        view.put("departments", key, b"" if is_one else None)
+
+
+def of_department(candidate: bytes) -> bool:
+    """Whether a candidate is a department's subject, by the two fields that come first: the supplier, after its length
+    as a variable-length integer, and the role, 0 for the cohort."""
+    length, at, shift = 0, wire.HEADER_BYTES, 0
+    while True:
+        byte = candidate[at]
+        length |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return candidate[at + (length >> 1)] != 0
 
 
 def _places(table: pa.Table) -> dict[str, int]:

@@ -8,12 +8,14 @@ reads what `link` claims, and an answer that changes in an early pass moves ever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, encode
@@ -27,31 +29,25 @@ from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
 
+Ints = npt.NDArray[np.int64]
+
 ROUTE = Declaration(
     name="route",
     by="subject",
     reads=("linkage.identity", "linkage.link"),
     writes=("linkage.candidate",),
-    keeps=(Table("identities", "true"), Table("links", "true"), Table("sent_blocks", "said")),
+    keeps=(Table("identities", "true"), Table("heard", "true"), Table("sent_blocks", "said")),
+    form="2",
 )
 _IDENTITY = contracts.contract("linkage/identity")
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
-_SUBJECT = slice(0, REF_WIDTH)
+_SUBJECT, _BLOCK = slice(0, REF_WIDTH), slice(REF_WIDTH + 1, None)
 _DIGEST_BYTES = 8
+WAITING = b"waiting"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What `link` says of a subject in one block."""
-
-    outcome: str
-    person_ref: str | None
-    claimed: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """One block that a subject is to be sent to, and what its candidate carries there."""
 
     block: str
@@ -59,47 +55,61 @@ class Stop:
     claimed: tuple[str, ...] = ()
 
 
-def itinerary(subject: str, role: str, blocks: Sequence[str], claims: Mapping[str, Claim]) -> list[Stop]:
+def chain(subject: str, role: str, blocks: Sequence[str]) -> Sequence[str]:
+    """The blocks that a subject may come to, in order, each after what is claimed of it in the one before.
+
+    A cohort subject that cannot enter pass 1, and a subject that can enter no pass, is alone in a block of its own
+    first, `0:<subject>`: a cohort person is published and a department's subject is accounted for as waiting.
+
+    Args:
+        subject: its reference.
+        role: cohort or department.
+        blocks: `<pass>:<hex>` of each pass that it can enter, in order of passes.
+    """
+    if not blocks or (role == "cohort" and not blocks[0].startswith("1:")):
+        return [f"0:{subject}", *blocks]
+    return blocks
+
+
+def itinerary(role: str, blocks: Sequence[str], heard: Sequence[bytes | None]) -> list[Stop]:
     """The blocks that a subject is to be in, by what is claimed of it so far.
 
     Args:
-        subject: its reference; a cohort subject that cannot enter pass 1, and a subject that can enter no pass, is
-            alone in a block of its own, `0:<subject>`: a cohort person is published and a department's subject is
-            accounted for as waiting.
         role: cohort or department.
-        blocks: `<pass>:<hex>` of each pass that it can enter, in order of passes.
-        claims: what is claimed of it, by block; claims of blocks that it has left do no harm.
+        blocks: its `chain`.
+        heard: what `told_of` makes of the claim in each of the blocks but the last, on which nothing depends.
     """
-    own = f"0:{subject}"
-    if role == "department":
-        stops = []
-        for block in blocks or [own]:
-            stops.append(Stop(block))
-            claim = claims.get(block)
-            if claim is None or claim.outcome != "waiting":
-                break
-        return stops
-    first = blocks[0] if blocks and blocks[0].startswith("1:") else own
-    stops = [Stop(first)]
-    claim, person, claimed = claims.get(first), None, set[str]()
-    for block in blocks:
-        if block == first:
-            continue
+    stops = [Stop(blocks[0])]
+    person, claimed = "", set[str]()
+    for told, block in zip(heard, blocks[1:], strict=True):
         # A later pass waits for the one before it: sent sooner, its person would look free to who has claimed it.
-        if claim is None or claim.person_ref is None:
+        if told is None or (told == WAITING) != (role == "department"):
             break
-        person = person or claim.person_ref
-        claimed |= set(claim.claimed)
+        if role == "department":
+            stops.append(Stop(block))
+            continue
+        who, _, names = told.decode().partition("|")
+        person = person or who
+        claimed.update(names.split(",") if names else ())
         stops.append(Stop(block, person, tuple(sorted(claimed))))
-        claim = claims.get(block)
     return stops
+
+
+def told_of(links: pa.RecordBatch) -> list[bytes | None]:
+    """Of each claim of `linkage.link`, as far as a subject's way depends on it: that a department's subject waits, or
+    a cohort subject's person and who has claimed it, `<person>|<supplier>,<supplier>...`; None for any other."""
+    told = pl.when(pl.col("outcome") == "waiting").then(pl.lit(WAITING.decode()))
+    person = pl.concat_str("person_ref", pl.col("claimed").list.join(","), separator="|")
+    made = pl.DataFrame(one_batch(links)).select(told.when(pl.col("role") == "cohort").then(person))
+    out: list[bytes | None] = made.to_series().cast(pl.Binary).to_list()
+    return out
 
 
 class Route:
     """Holds after: every live subject is a candidate in exactly the blocks of its `itinerary`, whatever it was before.
 
-    State: `identities` and `links` as they came, `sent_blocks` (subject to its blocks, each with a digest of what
-    the candidate was made of).
+    State: `identities` as they came, `heard` (subject and block to what `told_of` makes of the claim there),
+    `sent_blocks` (subject to its blocks, each with a digest of what the candidate was made of).
     """
 
     declaration = ROUTE
@@ -107,24 +117,48 @@ class Route:
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids, self._partitions = schema_ids, partitions
-        self._keys_of = {
-            str(p.number): [key.id for key in catalogue.match_keys if key.pass_number == p.number]
-            for p in catalogue.passes
-        }
+        self._match_keys = pa.array([key.id for key in catalogue.match_keys], pa.binary())
+        self._pass_of = np.array([*(key.pass_number for key in catalogue.match_keys), -1], np.int64)
+        self._last = f"{max(p.number for p in catalogue.passes)}:".encode()
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Identities by subject, links by subject and block; touched are the subjects of which one differs."""
+        """Identities by subject, what is heard of links by subject and block; touched are the subjects whose way may
+        have changed."""
         touched: set[bytes] = set()
         for batch in inputs:
-            table = "identities" if batch.topic == "linkage.identity" else "links"
-            latest = batch.latest()
-            held = view.get_many(table, list(latest))
-            for (key, value), old in zip(latest.items(), held, strict=True):
-                if value != old:
-                    view.put(table, key, value)
-                if value != old or value is None:  # a tombstone takes back even what only `said` remembers
-                    touched.add(key[_SUBJECT])
+            (self._identities if batch.topic == "linkage.identity" else self._links)(view, batch, touched)
         return touched
+
+    def _identities(self, view: View, batch: Inputs, touched: set[bytes]) -> None:
+        latest = batch.latest()
+        held = view.get_many("identities", list(latest))
+        for (key, value), old in zip(latest.items(), held, strict=True):
+            if value != old:
+                view.put("identities", key, value)
+            if value != old or value is None:  # a tombstone takes back even what only `said` remembers
+                touched.add(key[_SUBJECT])
+
+    def _links(self, view: View, batch: Inputs, touched: set[bytes]) -> None:
+        """Most claims change nobody's way, and a subject is settled for those that do: not for one of the last pass,
+        nor for a department's subject that no longer waits where it was not known to wait."""
+        latest = batch.latest()
+        bodies = {key: value[wire.HEADER_BYTES :] for key, value in latest.items() if value is not None}
+        told = dict(zip(bodies, told_of(decode(list(bodies.values()), _LINK)), strict=True)) if bodies else {}
+        silent = []
+        for key, old in zip(latest, view.get_many("heard", list(latest)), strict=True):
+            new = told.get(key)
+            if new != old:
+                view.put("heard", key, new)
+            if key.startswith(self._last, _BLOCK.start):
+                continue
+            if new != old:
+                touched.add(key[_SUBJECT])
+            elif new is None:
+                silent.append(key)
+        # What was heard before a rebuild may have been compacted away: only `said` remembers what it led to.
+        for key, sent in zip(silent, view.get_many("sent_blocks", [k[_SUBJECT] for k in silent]), strict=True):
+            if sent is not None and not sent.rpartition(b",")[2].startswith(key[_BLOCK] + b"="):
+                touched.add(key[_SUBJECT])
 
     def everything(self, view: View) -> set[bytes]:
         """Subjects that live, and subjects that were sent somewhere."""
@@ -134,29 +168,34 @@ class Route:
         """Candidates that differ from those sent before; tombstones for the blocks that a subject has left."""
         subjects = sorted(touched)
         identities = dict(zip(subjects, view.get_many("identities", subjects), strict=True))
-        live = [(s, v) for s, v in identities.items() if v is not None]
-        rows, stops_of = self._stops(view, live)
-        at = {subject: i for i, (subject, _) in enumerate(live)}
+        live = [s for s, v in identities.items() if v is not None]
+        rows = decode([identities[s][wire.HEADER_BYTES :] for s in live], _IDENTITY) if live else None  # type: ignore[index]
+        ways = iter(self._ways(view, live, rows))
         left: list[tuple[bytes, str]] = []
         who: list[int] = []
         stops: list[Stop] = []
+        row = 0
         for subject, packed in zip(subjects, view.get_many("sent_blocks", subjects), strict=True):
-            was = dict(part.split("=") for part in packed.decode().split(",")) if packed else {}
+            was = dict([part.split("=") for part in packed.decode().split(",")]) if packed else {}
             sent: dict[str, str] = {}
-            identity = hashlib.blake2b(identities[subject] or b"", digest_size=16).digest()
-            for stop in stops_of.get(subject, ()):
-                sent[stop.block] = _digest(identity, stop)
-                if was.get(stop.block) != sent[stop.block]:
-                    who.append(at[subject])
-                    stops.append(stop)
-            left += [(subject, block) for block in was if block not in sent]
+            value = identities[subject]
+            if value is not None:
+                identity = hashlib.blake2b(value, digest_size=16).digest()
+                for stop in next(ways):
+                    sent[stop.block] = digest = _digest(identity, stop)
+                    if was.get(stop.block) != digest:
+                        who.append(row)
+                        stops.append(stop)
+                row += 1
             if sent != was:
-                said = ",".join(f"{block}={digest}" for block, digest in sent.items()).encode()
+                left += [(subject, block) for block in was if block not in sent]
+                said = ",".join([f"{block}={digest}" for block, digest in sent.items()]).encode()
                 view.put("sent_blocks", subject, said or None)
         out = Outputs()
-        if stops:
+        if rows is not None and stops:
             blocks = [stop.block for stop in stops]
-            self._emit(out, [live[i][0] for i in who], blocks, self._encoded(rows[who], stops, view.partition))
+            values = self._encoded(rows.take(pa.array(who)), stops, view.partition)
+            self._emit(out, [live[i] for i in who], blocks, values)
         self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
         out.count("sent", len(stops))
         out.count("left", len(left))
@@ -168,67 +207,53 @@ class Route:
         keys = [subject + b"|" + block.encode() for subject, block in zip(subjects, blocks, strict=True)]
         out.emit("linkage.candidate", partitions_of(blocks, self._partitions).tolist(), keys, values)
 
-    def _stops(self, view: View, live: Sequence[tuple[bytes, bytes]]) -> tuple[pl.DataFrame, dict[bytes, list[Stop]]]:
-        """Decoded identities, and the itinerary of each subject."""
-        if not live:
-            return pl.DataFrame(), {}
-        rows = pl.DataFrame(one_batch(decode([v[wire.HEADER_BYTES :] for _, v in live], _IDENTITY)))
-        blocks_of = rows["blocks"].to_list()
-        claims = self._claims(view, [s for s, _ in live], blocks_of)
-        return rows, {
-            subject: itinerary(subject.decode(), role, blocks, claims.get(subject, {}))
-            for (subject, _), role, blocks in zip(live, rows["role"].to_list(), blocks_of, strict=True)
+    def _ways(self, view: View, live: Sequence[bytes], identities: pa.RecordBatch | None) -> list[list[Stop]]:
+        """The itinerary of each subject."""
+        if identities is None:
+            return []
+        roles, blocks = (identities.column(name).to_pylist() for name in ("role", "blocks"))
+        chains = [chain(s.decode(), role, b) for s, role, b in zip(live, roles, blocks, strict=True)]
+        asked = [s + b"|" + b.encode() for s, c in zip(live, chains, strict=True) for b in c[:-1]]
+        heard, at, ways = view.get_many("heard", asked), 0, []
+        for role, c in zip(roles, chains, strict=True):
+            ways.append(itinerary(role, c, heard[at : at + len(c) - 1]))
+            at += len(c) - 1
+        return ways
+
+    def _encoded(self, identities: pa.RecordBatch, stops: Sequence[Stop], home: int) -> list[bytes]:
+        """Candidates of identities, one for each stop."""
+        blocks = identities.column("blocks").to_pylist()
+        at = np.array([b.index(s.block) if s.block in b else -1 for b, s in zip(blocks, stops, strict=True)], np.int64)
+        number = np.array([int(s.block.partition(":")[0]) for s in stops], np.int64)
+        made = {
+            **{name: identities.column(name) for name in ("supplier", "role", "expires_on", "catalogue")},
+            "home": pa.array(np.full(len(stops), home, np.int32)),
+            "tokens": self._tokens_of(identities.column("tokens"), number),
+            "person_ref": pa.array([s.person_ref for s in stops], pa.string()),
+            "claimed": pa.array([s.claimed for s in stops], pa.list_(pa.string())),
+            "statement": _item(identities.column("statements"), at),
+            "encoding": _item(identities.column("encodings"), at),
         }
+        names = arrow_schema(_CANDIDATE).names
+        batch = pa.RecordBatch.from_arrays([made[name] for name in names], names=names)
+        return wire.frame(self._ids.schema_id("linkage.candidate"), encode(batch, _CANDIDATE))
 
-    def _encoded(self, identities: pl.DataFrame, stops: Sequence[Stop], home: int) -> list[bytes]:
-        placed = [_index(blocks, s.block) for blocks, s in zip(identities["blocks"].to_list(), stops, strict=True)]
-        made = identities.with_columns(pl.Series("at", placed, dtype=pl.Int64)).with_columns(
-            pl.Series("block", [s.block for s in stops], dtype=pl.String),
-            pl.Series("person_ref", [s.person_ref for s in stops], dtype=pl.String),
-            # Of nested lists, pyarrow makes an array ten times faster than polars a series.
-            pl.Series("claimed", pa.array([s.claimed for s in stops], pa.list_(pa.string()))),
-            pl.lit(home, pl.Int32).alias("home"),
-            statement=_of_block("statements"),
-            encoding=_of_block("encodings"),
-        )
-        made = self._with_tokens_of_the_pass(made).select(arrow_schema(_CANDIDATE).names)
-        return wire.frame(self._ids.schema_id("linkage.candidate"), encode(one_batch(made), _CANDIDATE))
-
-    def _with_tokens_of_the_pass(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _tokens_of(self, tokens: pa.ListArray, number: Ints) -> pa.ListArray:
         """Leave each candidate the tokens of its block's pass alone: no block learns more than it needs."""
-        number = pl.col("block").str.extract(r"^(\d+):")
-        tokens = pl.lit([], dtype=pl.List(pl.String))
-        for name, match_keys in self._keys_of.items():
-            own = pl.element().filter(pl.element().str.head(-TOKEN_TAIL).is_in(match_keys))
-            tokens = pl.when(number == name).then(pl.col("tokens").list.eval(own)).otherwise(tokens)
-        return rows.with_columns(tokens=tokens)
-
-    def _claims(
-        self, view: View, subjects: Sequence[bytes], blocks_of: Sequence[Sequence[str]]
-    ) -> dict[bytes, dict[str, Claim]]:
-        """Subject to block to what is claimed there, for the blocks that it may be in."""
-        asked = [(s, b) for s, blocks in zip(subjects, blocks_of, strict=True) for b in (*blocks, f"0:{s.decode()}")]
-        held = view.get_many("links", [s + b"|" + b.encode() for s, b in asked])
-        found = [(s, b, v[wire.HEADER_BYTES :]) for (s, b), v in zip(asked, held, strict=True) if v is not None]
-        if not found:
-            return {}
-        links = decode([v for _, _, v in found], _LINK)
-        columns: list[list[Any]] = [links.column(n).to_pylist() for n in ("outcome", "person_ref", "claimed")]
-        out: dict[bytes, dict[str, Claim]] = {}
-        for (subject, block, _), outcome, person, claimed in zip(found, *columns, strict=True):
-            out.setdefault(subject, {})[block] = Claim(outcome, person, tuple(claimed))
-        return out
+        ends, flat = tokens.offsets.to_numpy(), tokens.values
+        labels = pc.binary_slice(flat.cast(pa.binary()), 0, -TOKEN_TAIL)
+        pass_of = self._pass_of[pc.index_in(labels, self._match_keys).fill_null(-1).to_numpy()]
+        own = np.zeros(len(flat), bool)
+        own[ends[0] : ends[-1]] = pass_of[ends[0] : ends[-1]] == np.repeat(number, np.diff(ends))
+        before = np.concatenate([[0], np.cumsum(own)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(before[ends]), flat.filter(pa.array(own)))
 
 
-def _index(blocks: Sequence[str], block: str) -> int | None:
-    return blocks.index(block) if block in blocks else None
-
-
-def _of_block(name: str) -> pl.Expr:
-    """The item of a list beside `blocks` that stands where the candidate's block does; none for a block of its own."""
-    at = pl.col("at")
-    item = pl.when(at.is_not_null() & (pl.col(name).list.len() > 0)).then(pl.col(name).list.get(at, null_on_oob=True))
-    return item.fill_null("")
+def _item(lists: pa.ListArray, at: Ints) -> pa.Array:
+    """The item of a list beside `blocks` that stands where the candidate's block does; "" for a block of its own."""
+    ends = lists.offsets.to_numpy().astype(np.int64)
+    there = (at >= 0) & (at < np.diff(ends))
+    return lists.values.take(pa.array(ends[:-1] + at, mask=~there)).fill_null("")
 
 
 def _digest(identity: bytes, stop: Stop) -> str:

@@ -49,6 +49,7 @@ _SOUNDEX = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "01230120022455012623010202", 
     "W": "",
 }
 _PAD = 0xFF
+_UNORDERED = "soundex_unordered"
 
 
 @cache
@@ -154,7 +155,10 @@ def _alpha_full_name() -> pl.Expr:
 
 
 def _soundex_unordered() -> pl.Expr:
-    first, second = (on_distinct(name, soundex) for name in (_forename(), _surname()))
+    return _in_order(*(on_distinct(name, soundex) for name in (_forename(), _surname())))
+
+
+def _in_order(first: pl.Expr, second: pl.Expr) -> pl.Expr:
     return pl.when(first <= second).then(pl.concat_str(first, second)).otherwise(pl.concat_str(second, first))
 
 
@@ -219,7 +223,7 @@ COMPONENTS: Mapping[str, Callable[[], pl.Expr]] = MappingProxyType(
         "alpha_full_name": _alpha_full_name,
         "soundex_forename": lambda: on_distinct(_forename(), soundex),
         "soundex_surname": lambda: on_distinct(_surname(), soundex),
-        "soundex_unordered": _soundex_unordered,
+        _UNORDERED: _soundex_unordered,
         "initial": lambda: pl.col("clean_forename").str.slice(0, 1),
         "forename2": lambda: _prefix(_forename(), 2),
         "forename3": lambda: _prefix(_forename(), 3),
@@ -270,5 +274,8 @@ def components(normalised: pl.DataFrame, names: Collection[str]) -> pl.DataFrame
 
     Raises `KeyError` for a component that does not exist.
     """
-    made = [COMPONENTS[name]().alias(name) for name in names]
-    return normalised.lazy().select(made).collect()
+    made = normalised.lazy().select(COMPONENTS[name]().alias(name) for name in names if name != _UNORDERED)
+    sounds = ("soundex_forename", "soundex_surname")
+    if _UNORDERED in names and all(sound in names for sound in sounds):  # they are the most work of all
+        return made.with_columns(_in_order(*map(pl.col, sounds)).alias(_UNORDERED)).select(names).collect()
+    return normalised.lazy().select(COMPONENTS[name]().alias(name) for name in names).collect()

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from stream_processors.matching.catalogue import Catalogue, Pass
 from stream_processors.matching.components import COMPONENTS, canonical_forenames
@@ -69,39 +71,32 @@ class Encoder:
         bytes in base64; none at all if encodings are off) and `statements` (8 hex digits for the sex, zeros if it is
         not stated, and 8 for each word of the forenames).
         """
-        blocks = normalised.select(pl.int_range(pl.len()).alias("row"), "blocks").explode("blocks").drop_nulls("blocks")
-        number = blocks["blocks"].str.head(-TOKEN_HEX_DIGITS - 1).cast(pl.Int64).to_numpy()
-        rows = blocks["row"].to_numpy()
-        salts = _salts(blocks["blocks"])
+        blocks = normalised["blocks"].explode().drop_nulls()
+        counts = normalised["blocks"].list.len().to_numpy()
+        number = blocks.str.head(-TOKEN_HEX_DIGITS - 1).cast(pl.Int64).to_numpy()
+        rows = np.repeat(np.arange(normalised.height), counts)
+        salts = _salts(blocks)
         stated = _stated(normalised)
-        found = features(normalised) if self._encodings else []
-        n = normalised.height
+        found = _Found(features(normalised)) if self._encodings else None
         statements = np.empty(len(rows), object)
-        encodings = np.empty(len(rows), object)
+        filters = np.zeros((len(rows), ENCODING_BYTES), np.uint8)
         for p, (k0, k1) in self._secrets.items():
             at = np.flatnonzero(number == p)
             if not len(at):
                 continue
             key0, key1 = block_keys(k0, k1, salts[at])
-            place = np.full(n, -1)
+            place = np.full(normalised.height, -1)
             place[rows[at]] = np.arange(len(at))
             statements[at] = _say(stated, place, key0, key1)
-            if self._encodings:
-                encodings[at] = _as_text(bloom(told_apart(found, self._passes[p]), place, key0, key1))
-        by_row = blocks.select("row").with_columns(statements=pl.Series(statements.tolist(), dtype=pl.String))
-        if self._encodings:
-            by_row = by_row.with_columns(encodings=pl.Series(encodings.tolist(), dtype=pl.String))
-        lists = by_row.group_by("row", maintain_order=True).all()
-        none = pl.lit([], dtype=pl.List(pl.String))
-        made = (
-            normalised.select(pl.int_range(pl.len()).alias("row"))
-            .join(lists, on="row", how="left", maintain_order="left")
-            .select(
-                pl.coalesce("statements", none).alias("statements"),
-                (pl.coalesce("encodings", none) if self._encodings else none).alias("encodings"),
-            )
+            if found is not None:
+                filters[at] = _set(found.of(self._passes[p]), place, key0, key1)
+        texts = pa.array(statements, pa.large_string())
+        none = np.zeros_like(counts)
+        encoded = _texts(filters) if self._encodings else pa.array([], pa.large_string())
+        return normalised.with_columns(
+            pl.Series("statements", _listed(texts, counts)),
+            pl.Series("encodings", _listed(encoded, counts if self._encodings else none)),
         )
-        return normalised.with_columns(made.get_columns())
 
 
 def block_keys(k0: int, k1: int, salts: Words) -> tuple[Words, Words]:
@@ -118,24 +113,66 @@ def told_apart(found: list[Features], of: Pass) -> list[Features]:
     return [f for f in found if f.field != "date_of_birth" or "dob" not in of.block]
 
 
+@dataclass(frozen=True)
+class _Laid:
+    """Features of many rows, one after the other: which bits they set, but for the key."""
+
+    row: Rows
+    code: Words
+    start: npt.NDArray[np.int32]
+    mask: npt.NDArray[np.uint16]
+    bits: npt.NDArray[np.int8]
+
+
+def _laid(found: list[Features]) -> _Laid:
+    sizes = [len(f.row) for f in found]
+
+    def each(values: list[int], type_: type[np.generic]) -> npt.NDArray[Any]:
+        return np.repeat(np.array(values, type_), sizes)
+
+    return _Laid(
+        np.concatenate([f.row for f in found]) if found else np.empty(0, np.int64),
+        np.concatenate([f.code for f in found]) if found else np.empty(0, np.uint64),
+        each([_START[f.field] for f in found], np.int32),
+        each([_WIDTH[f.field] - 1 for f in found], np.uint16),
+        each([f.bits for f in found], np.int8),
+    )
+
+
+class _Found:
+    """Features as the passes take them, laid out once."""
+
+    def __init__(self, found: list[Features]) -> None:
+        self._found = found
+        self._laid: dict[bool, _Laid] = {}
+
+    def of(self, p: Pass) -> _Laid:
+        told = told_apart(self._found, p)
+        key = len(told) == len(self._found)
+        if key not in self._laid:
+            self._laid[key] = _laid(told)
+        return self._laid[key]
+
+
 def bloom(found: list[Features], place: Rows, key0: Words, key1: Words) -> npt.NDArray[np.uint8]:
     """Bloom filters (uint8, one row of `ENCODING_BYTES` for each key): `place` is where a feature's row goes, or -1."""
+    return _set(_laid(found), place, key0, key1)
+
+
+def _set(found: _Laid, place: Rows, key0: Words, key1: Words) -> npt.NDArray[np.uint8]:
     bits = np.zeros((len(key0), _BITS), np.uint8)
     flat = bits.reshape(-1)
-    if not found:
-        return np.packbits(bits, axis=1)
     # All features are hashed at once: a call has its price, and the batch of a quiet hour holds a person or two.
-    at = place[np.concatenate([f.row for f in found])]
-    here = at >= 0
-    at, code = at[here], np.concatenate([f.code for f in found])[here]
-    hashed = siphash(key0[at], key1[at], code)
-    sizes = [len(f.row) for f in found]
-    start = at * _BITS + np.repeat([_START[f.field] for f in found], sizes)[here]
-    mask = np.repeat(np.array([_WIDTH[f.field] - 1 for f in found], np.uint64), sizes)[here]
-    count = np.repeat([f.bits for f in found], sizes)[here]
-    for i in range(max(f.bits for f in found)):
-        sets = count > i
-        flat[start[sets] + ((hashed[sets] >> np.uint64(16 * i)) & mask[sets]).astype(np.int64)] = 1
+    at = place[found.row]
+    here = np.flatnonzero(at >= 0)
+    if len(here) < len(at):
+        found = _Laid(*(getattr(found, f.name)[here] for f in fields(_Laid)))
+        at = at[here]
+    parts = siphash(key0[at], key1[at], found.code).astype("<u8", copy=False).view("<u2").reshape(-1, 4)
+    start = at * _BITS + found.start
+    for i in range(int(found.bits.max(initial=0))):
+        sets = slice(None) if i == 0 else np.flatnonzero(found.bits > i)
+        flat[start[sets] + (parts[sets, i] & found.mask[sets])] = 1
     return np.packbits(bits, axis=1)
 
 
@@ -303,6 +340,14 @@ def _say(stated: pl.DataFrame, place: Rows, key0: Words, key1: Words) -> list[st
     ]
 
 
-def _as_text(filters: npt.NDArray[np.uint8]) -> list[str]:
-    text = b64encode(filters.tobytes()).decode()
-    return [text[i : i + ENCODING_TEXT] for i in range(0, len(text), ENCODING_TEXT)]
+def _texts(filters: npt.NDArray[np.uint8]) -> pa.LargeStringArray:
+    """Each filter in base64. They are of one width, so that they are one text that is cut up."""
+    text = b64encode(filters.tobytes())
+    offsets = np.arange(len(filters) + 1, dtype=np.int64) * ENCODING_TEXT
+    return pa.LargeStringArray.from_buffers(len(filters), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _listed(texts: pa.Array, counts: npt.NDArray[np.integer]) -> pa.LargeListArray:
+    """Texts as lists of so many each."""
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return pa.LargeListArray.from_arrays(pa.array(ends), texts)

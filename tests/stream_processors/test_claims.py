@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
-from stream_processors.claims import Rules, claims, rules_of
+from stream_processors.claims import Rules, claims, claims_of, rules_of, spine_of
 from stream_processors.matching.catalogue import load_catalogue
 from tests.stream_processors.claim_tables import NO_NEAR, RULES, candidates, near, rows_of
 from tests.stream_processors.tables import narrow
@@ -392,3 +393,19 @@ def test_rules_are_the_catalogues() -> None:
     assert without.near == {}
     assert "k05" not in without.ids
     assert "k20" in without.ids  # what near matches do better is in force without them
+
+
+def test_cohort_subjects_with_persons_and_without_a_department_stand_for_themselves() -> None:
+    rows = rows_of(
+        """
+        subject | block | supplier | person_ref | claimed | tokens
+        c1      | 2:a   | x        | p          |         | k01=x p01=y
+        c2      | 2:a   | x        | p          | dfe     | k01=x p01=y
+        c3      | 2:b   | y        | q          | dfe dwp | p01=y
+        """
+    )
+    table = candidates(rows).to_arrow()
+    made, should = (
+        pl.DataFrame(t).cast({"person_ref": pl.String}) for t in (spine_of(table), claims_of(table, RULES).rows)
+    )
+    assert made.equals(should)

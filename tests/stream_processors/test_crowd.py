@@ -78,11 +78,11 @@ def test_a_change_in_a_block_of_5000_subjects_takes_under_5_ms() -> None:
     took = []
     for change in everyone[:200:5]:
         for value in (None, change[1]):
-            began = time.perf_counter()
+            began = time.process_time()
             driven.take([(change[0], value)])
-            took.append(time.perf_counter() - began)
-    # Three times the time that is asked for: the tests share their machine. `lethe bench` measures the figure itself.
-    assert median(took) < 0.015, f"{median(took) * 1000:.1f} ms"
+            took.append(time.process_time() - began)
+    # Processor time, since the tests share their machine, and twice what is asked for, since it slows down then, too.
+    assert median(took) < 0.01, f"{median(took) * 1000:.1f} ms"
 
 
 def test_a_crowd_knows_who_has_to_do_with_whom() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stream_processors.link import of_department
 from stream_processors.matching.catalogue import load_catalogue
 from tests.stream_processors.tables import Bench
 
@@ -372,3 +373,41 @@ def test_a_token_that_too_many_subjects_of_one_council_share_is_not_used(link: B
         """,
     )
     assert link.counts["tokens_over_their_limit"] == 1
+
+
+def test_the_role_of_a_candidate_is_read_from_its_first_bytes() -> None:
+    for supplier in ("dfe", "council-" + "x" * 200):
+        for role in ("cohort", "department"):
+            table = f"subject | block | supplier | role\n s1 | 2:a | {supplier} | {role}"
+            ((_, value),) = Bench("link").records("linkage.candidate", table)
+            assert value is not None
+            assert of_department(value) == (role == "department")
+
+
+def test_cohort_subjects_of_a_later_pass_stand_for_themselves_until_a_department_comes_and_after_it_has_gone() -> None:
+    link = Bench("link")
+    cohort = "subject | block | role | person_ref | tokens\n c{0} | 2:a | cohort | p{0} | p01=x"
+    for name in "12":
+        link(candidate=cohort.format(name), gives=f"subject | outcome | person_ref\n c{name} | linked | p{name}")
+    link(
+        candidate="subject | block | tokens\n d1 | 2:a | p01=x",
+        gives="subject | outcome\n d1 | ambiguous",
+    )
+    link(
+        candidate="subject | block |\n c2 | 2:a | gone",
+        gives="""
+            subject | outcome | person_ref | claimed |
+            c1      | linked  | p1         | dfe     |
+            c2      |         |            |         | gone
+            d1      | linked  | p1         |         |
+        """,
+    )
+    link(
+        candidate="subject | block |\n d1 | 2:a | gone",
+        gives="""
+            subject | person_ref | claimed |
+            c1      | p1         |         |
+            d1      |            |         | gone
+        """,
+    )
+    link(candidate=cohort.format("3"), gives="subject | person_ref\n c3 | p3")

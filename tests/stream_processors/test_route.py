@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stream_processors.runtime.partition import partition_of
+from stream_processors.runtime.state import Position, View
 from tests.stream_processors.tables import PARTITIONS, Bench
 
 
@@ -90,6 +93,38 @@ def test_neither_an_ambiguous_nor_a_contested_subject_goes_on() -> None:
         assert route(link=f"subject | block | outcome\n s1 | 1:a | {outcome}") == []
 
 
+@pytest.mark.parametrize(
+    ("link", "settled"),
+    [
+        ("subject | block | outcome\n s1 | 1:a | linked", False),
+        ("subject | block | outcome\n s1 | 1:a | waiting", True),
+        ("subject | block | outcome\n s1 | 3:c | waiting", False),
+        ("subject | block | role | person_ref\n s1 | 1:a | cohort | p", True),
+        ("subject | block | role | person_ref\n s1 | 3:c | cohort | p", False),
+    ],
+)
+def test_a_subject_is_settled_for_a_claim_on_which_its_way_depends(link: str, settled: bool) -> None:
+    route = Bench("route")
+    route(identity="subject | blocks\n s1 | 1:a 2:b 3:c", gives="subject | block\n s1 | 1:a")
+    view = View(route.task.store, route.task.processor.declaration.keeps)
+    touched = route.task.processor.absorb(view, [route.inputs("linkage.link", link)])
+    assert bool(touched) is settled
+
+
+def test_a_department_leaves_a_later_pass_even_if_the_claim_that_sent_it_there_is_compacted_away() -> None:
+    for answer in ("1:a | linked |", "1:a | | gone"):
+        route = Bench("route")
+        identity = "subject | blocks\n s1 | 1:a 2:b"
+        route(identity=identity, gives="subject | block\n s1 | 1:a")
+        route(link="subject | block | outcome\n s1 | 1:a | waiting", gives="subject | block\n s1 | 2:b")
+        route.forget()
+        route.task.restore_inputs([route.inputs("linkage.identity", identity)], Position({}))
+        route(
+            link=f"subject | block | outcome |\n s1 | {answer}",
+            gives="subject | block |\n s1 | 2:b | gone",
+        )
+
+
 def test_a_department_that_cannot_enter_a_pass_goes_to_the_next() -> None:
     Bench("route")(identity="subject | blocks\n s1 | 2:b 3:c", gives="subject | block\n s1 | 2:b")
 
@@ -158,7 +193,7 @@ def test_a_tombstone_takes_a_subject_back_from_every_block() -> None:
         """,
     )
     route(link="subject | block |\n s1 | 1:a | gone\n s1 | 2:b | gone")
-    assert not any(dict(route.task.store.scan(t, b"")) for t in ("identities", "links", "sent_blocks"))
+    assert not any(dict(route.task.store.scan(t, b"")) for t in ("identities", "heard", "sent_blocks"))
 
 
 def test_a_subject_without_a_block_is_alone_in_one_of_its_own() -> None:
