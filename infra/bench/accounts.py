@@ -148,9 +148,8 @@ def compute(records: int) -> dict[str, float]:
             for task in ready:
                 driver.step(task, _BATCH)
     shares = {name: 100 * spent[name] / worked[name] for name in NAMES}
-    return {
-        name: round(n, 2) for name, n in (shares | {"all": 100 * sum(spent.values()) / sum(worked.values())}).items()
-    }
+    shares["all"] = 100 * sum(spent.values()) / sum(worked.values())
+    return {name: round(n, 2) for name, n in shares.items()}
 
 
 def _append(driver: Driver, ids: StaticRegistry, supplier: str, dataset: str, rows: pl.DataFrame) -> None:
