@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 
-from confluent_kafka import KafkaError, KafkaException
-
-from infra.rest import Flow
+from infra.reading import records
+from infra.rest import Flow, Lag
 from infra.settings import Settings
-from infra.topic_table import messages
 from schemas.registry import Registry
+from stream_processors.access import ADMIN
 from stream_processors.accounting.reconcile import Behind, Report, reconcile
-from stream_processors.accounting.tables import Record, Source
+from stream_processors.accounting.tables import Source
 from stream_processors.retention_policy import load_policy
-from stream_processors.runtime.kafka import error_of
 
 _EPOCH = date(1970, 1, 1)
 _POLL_S = 0.5
@@ -23,27 +21,8 @@ _POLL_S = 0.5
 
 def source_of(settings: Settings) -> Source:
     """The topics of a stack; one that is not there has no records."""
-
-    def records(topic: str) -> Iterator[Record]:
-        try:
-            for m in messages(settings, topic):
-                if m.key() is not None:
-                    yield Record(
-                        m.partition(),
-                        m.offset(),
-                        m.key(),
-                        m.value(),
-                        m.headers() if wanted(topic) else None,
-                        m.timestamp()[1],
-                    )
-        except KafkaException as e:
-            if error_of(e).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise
-
-    def wanted(topic: str) -> bool:
-        return topic in ("linkage.identity", "linkage.activity")
-
-    return records
+    carry = ("linkage.identity", "linkage.activity")
+    return lambda topic: records(settings, topic, headers=topic in carry)
 
 
 def reconcile_stack(
@@ -57,12 +36,13 @@ def reconcile_stack(
         KafkaException: the broker is away.
         RegistryDownError, SchemaNotRegisteredError: the registry is away, or the stack is not provisioned.
     """
+    settings = settings.acting_as(ADMIN)  # it holds zones to each other, and nobody else reads them all
     ids = Registry(settings.registry, deadline_seconds=10)
     stop = (load_policy().hard_stop - _EPOCH).days
     flow, deadline = Flow(settings), time.monotonic() + wait_s
     try:
         while True:
-            behind, ends, committed = _standing(flow)
+            behind, ends, committed = _standing(settings, flow)
             if behind and time.monotonic() < deadline:
                 on_wait(behind)
                 time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
@@ -71,7 +51,7 @@ def reconcile_stack(
             found = reconcile(source_of(settings), ids, behind=behind, committed=committed, stop=stop, now_ms=now)
             if behind:
                 return found
-            again, after, _ = _standing(flow)
+            again, after, _ = _standing(settings, flow)
             if after == ends and not again:
                 return found
             if time.monotonic() >= deadline:  # it moved: what was read is not of one moment
@@ -85,9 +65,21 @@ def reconcile_stack(
 Standing = tuple[list[Behind], dict[tuple[str, int], int], dict[tuple[str, str, int], int]]
 
 
-def _standing(flow: Flow) -> Standing:
+def _standing(settings: Settings, flow: Flow) -> Standing:
     """Who is behind, where logs end, and how far each processor is."""
     lags = flow.lags()
-    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in flow.open(lags)]
+    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in _open(settings, lags)]
     ends = {(lag.topic, lag.partition): lag.end for lag in lags}
     return behind, ends, {(lag.processor, lag.topic, lag.partition): lag.committed for lag in lags}
+
+
+def _open(settings: Settings, lags: list[Lag]) -> list[Lag]:
+    """Those behind which a record lies, as far as each processor itself may see."""
+    out: list[Lag] = []
+    for processor in sorted({lag.processor for lag in lags if lag.committed < lag.end}):
+        own = Flow(settings.acting_as(processor))
+        try:
+            out += own.open(lag for lag in lags if lag.processor == processor)
+        finally:
+            own.close()
+    return out

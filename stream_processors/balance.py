@@ -11,46 +11,46 @@ from types import MappingProxyType
 
 from schemas.contracts import ENQUIRY
 from stream_processors import clock, ledger
-from stream_processors.runtime.account import Balance, Rule
+from stream_processors.runtime.account import Balance, Rule, Said
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
 
-TAKEN = ("accepted", "deletions", "quarantined")
+TAKEN = ("accepted", "deletions", "refused", "quarantined")
 """What becomes of a supplier's record: one of these."""
 _NOT_PERSONS = frozenset({clock.ROW, b"k"})
 """Rows of `published` that are no person's."""
 
 
-def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
-    """Every record is accepted, a deletion or quarantined; every key has one activity or its end, and a person's an
-    identity besides."""
+def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
+    """Every record is accepted, a deletion, refused or quarantined; every key has one activity or its end, and a
+    person's an identity besides."""
     if not inputs:  # what is said at the end of a reading anew: ends of keys that nothing stands behind any more
         return
     keys = persons = failed = 0
     for batch in inputs:
-        if batch.topic.endswith("." + ENQUIRY):
+        if not _supplied(batch):
             continue
         tally = outputs.tallies.get((batch.topic, ""), {})
         records = len(batch.keys) - batch.keys.count(HEARTBEAT_KEY)
         yield (
-            f"{batch.topic}: records read are accepted, deletions or quarantined",
+            f"{batch.topic}: records read are accepted, deletions, refused or quarantined",
             records,
             sum(tally.get(name, 0) for name in TAKEN),
         )
-        found = len(set(batch.keys) - {None, HEARTBEAT_KEY})
-        keys += found
-        persons += found if batch.topic.endswith(".person") else 0
+        distinct = len(set(batch.keys) - {None, HEARTBEAT_KEY})
+        keys += distinct
+        persons += distinct if batch.topic.endswith(".person") else 0
         failed += tally.get("quarantined", 0)
     for rule, topic, expected in (
         ("each key read is said as an activity", "linkage.activity", keys),
         ("each person read is said as an identity", "linkage.identity", persons),
         ("each quarantined record is told", "governance.quarantine", failed),
     ):
-        said = sum(_said(outputs, topic))
-        if said != expected:
+        found = sum(_of(said, topic))
+        if found != expected:
             expected -= _unreadable(inputs, persons=topic == "linkage.identity") if topic.startswith("linkage") else 0
-        yield rule, expected, said
-    kept = sum(_values(e.values) for e in outputs.emits if e.topic.endswith(".quarantine") and "identified" in e.topic)
+        yield rule, expected, found
+    kept = sum(n for topic, (n, _) in said.items() if topic.startswith("identified.") and topic.endswith(".quarantine"))
     yield "each quarantined record is kept", failed, kept
 
 
@@ -58,7 +58,7 @@ def _unreadable(inputs: Sequence[Inputs], *, persons: bool) -> int:
     """Keys that are not UTF-8: nothing can have been said of them."""
     bad = 0
     for batch in inputs:
-        if batch.topic.endswith("." + ENQUIRY) or (persons and not batch.topic.endswith(".person")):
+        if not _supplied(batch) or (persons and not batch.topic.endswith(".person")):
             continue
         for key in set(batch.keys):
             try:
@@ -68,42 +68,47 @@ def _unreadable(inputs: Sequence[Inputs], *, persons: bool) -> int:
     return bad
 
 
-def route(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
+def _supplied(batch: Inputs) -> bool:
+    """Whether it is of a supplier's records."""
+    return batch.topic.startswith("identified.") and not batch.topic.endswith("." + ENQUIRY)
+
+
+def route(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every stop and every block that is left is said."""
-    values, gone = _said(outputs, "linkage.candidate")
+    values, gone = _of(said, "linkage.candidate")
     yield "each stop is said as a candidate", outputs.counts.get("sent", 0), values
     yield "each block that is left is said", outputs.counts.get("left", 0), gone
 
 
-def link(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
+def link(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every claim that is remembered is said, and every one that is forgotten is taken back."""
-    values, gone = _said(outputs, "linkage.link")
+    values, gone = _of(said, "linkage.link")
     claims = writes.get("claims", {})
     kept = _values(claims.values())
     yield "each claim is said as a link", kept, values
     yield "each claim that ends is taken back", len(claims) - kept + outputs.counts.get("moved", 0), gone
 
 
-def join(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
+def join(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every attached activity is said as a contribution, and every detached one is taken back."""
-    values, gone = _said(outputs, "linkage.contribution")
+    values, gone = _of(said, "linkage.contribution")
     yield "each attached activity is said as a contribution", outputs.counts.get("attached", 0), values
     yield "each detached activity is taken back", outputs.counts.get("detached", 0), gone
 
 
-def publish(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
+def publish(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every person whose record differs is said, and every person who is no more is taken back."""
-    values, gone = _said(outputs, "research.person")
+    values, gone = _of(said, "research.person")
     persons = [v for k, v in writes.get("published", {}).items() if k not in _NOT_PERSONS]
     kept = _values(persons)
     yield "each person published is said", kept, values
     yield "each person withdrawn is taken back", len(persons) - kept, gone
 
 
-def retention(inputs: Sequence[Inputs], outputs: Outputs, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
-    """Every destroyed record has a line in the ledger."""
-    lines, _ = _said(outputs, ledger.TOPIC)
-    destroyed = sum(n for name, n in outputs.counts.items() if name.startswith("destroyed."))
+def retention(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
+    """Every record that is destroyed, taken back or refused has a line in the ledger."""
+    lines, _ = _of(said, ledger.TOPIC)
+    destroyed = sum(n for name, n in outputs.counts.items() if name.startswith(("destroyed.", "refused.")))
     yield "each destroyed record has a line", destroyed, lines
 
 
@@ -120,14 +125,9 @@ BALANCES: Mapping[str, Balance] = MappingProxyType(
 )
 
 
-def _said(outputs: Outputs, topic: str) -> tuple[int, int]:
+def _of(said: Said, topic: str) -> tuple[int, int]:
     """Values and tombstones for a topic."""
-    values = records = 0
-    for emit in outputs.emits:
-        if emit.topic == topic:
-            records += len(emit.values)
-            values += _values(emit.values)
-    return values, records - values
+    return said.get(topic, (0, 0))
 
 
 def _values(values: Iterable[bytes | None]) -> int:

@@ -115,6 +115,14 @@ def rules() -> list[Rule]:
             "`lethe quarantine ls`",
         ),
         Rule(
+            "LetheImbalance",
+            'sum by (processor) (increase(lethe_outcomes_total{outcome="imbalance"}[1h])) > 0',
+            "0m",
+            "critical",
+            "what {{ $labels.processor }} read is not what it said",
+            "`lethe reconcile` names partition and offsets",
+        ),
+        Rule(
             "LetheClockBehind",
             "time() / 86400 - max(lethe_clock_day) > 3",
             "1h",

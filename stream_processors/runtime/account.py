@@ -37,7 +37,9 @@ _U = np.uint64
 
 Rule = tuple[str, int, int]
 """What must be equal, in words; expected and found."""
-Balance = Callable[[Sequence[Inputs], Outputs, Writes], Iterable[Rule]]
+Said = Mapping[str, tuple[int, int]]
+"""Topic to how many values and how many tombstones were said."""
+Balance = Callable[[Sequence[Inputs], Outputs, Said, Writes], Iterable[Rule]]
 """Rules of one processor for one transaction."""
 Key = tuple[str, str]
 """Topic (empty for what was said) and publication (empty for all records)."""
@@ -186,8 +188,9 @@ class Accountant:
             old = account(batch.topic)
             since = old.since if old.since >= 0 else (batch.offsets[0] if batch.offsets else end)
             ranges.append(Range(batch.topic, batch.offsets[0] if batch.offsets else old.next, end))
-            beats = batch.keys.count(HEARTBEAT_KEY)
-            again = len(batch.keys) - len(set(batch.keys)) - max(0, beats - 1)
+            beats = batch.keys.count(HEARTBEAT_KEY) if HEARTBEAT_KEY in batch.keys else 0
+            supplied = batch.topic.startswith("identified.")
+            again = len(batch.keys) - len(set(batch.keys)) - max(0, beats - 1) if supplied else 0
             accounts[batch.topic, ""] = replace(
                 old,
                 since=since,
@@ -198,9 +201,7 @@ class Accountant:
                 counts=_added(old.counts, outputs.tallies.get((batch.topic, ""), {})),
                 at_ms=now_ms,
             )
-            if batch.headers is None:
-                continue
-            for name, part in _by_batch(batch).items():
+            for name, part in _by_batch(batch, again).items() if supplied else ():
                 old = account(batch.topic, name)
                 accounts[batch.topic, name] = replace(
                     old,
@@ -213,14 +214,14 @@ class Accountant:
                     at_ms=now_ms,
                 )
         said = account("")
+        spoken = said_of(outputs)
         counts: Counter[str] = Counter()
-        for emit in outputs.emits:
-            gone = _nulls(emit.values)
-            counts[emit.topic] += len(emit.keys) - gone
-            counts[f"{emit.topic} tombstones"] += gone
+        for topic, (kept, gone) in spoken.items():
+            counts[topic] += kept
+            counts[f"{topic} tombstones"] += gone
         found = [
             Imbalance(rule, expected, got, now_ms, tuple(ranges))
-            for rule, expected, got in (self._balance(inputs, outputs, writes) if self._balance else ())
+            for rule, expected, got in (self._balance(inputs, outputs, spoken, writes) if self._balance else ())
             if expected != got
         ]
         accounts["", ""] = replace(
@@ -275,31 +276,40 @@ class _Part:
     digest: int
 
 
-def _by_batch(batch: Inputs) -> dict[str, _Part]:
+def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
+    """`again`: how many records a later one of the same key and transaction replaces."""
     names = publications(batch)
     if not any(names):
         return {}
-    last = {key: row for row, key in enumerate(batch.keys)}
     hashes = record_hashes(batch.keys, batch.values)
+    if is_one(names):
+        return {names[0]: _Part(batch.offsets[0], batch.offsets[-1], len(names), again, int(hashes.sum()))}
+    last = {key: row for row, key in enumerate(batch.keys)}
     out: dict[str, _Part] = {}
     for name in dict.fromkeys(names):
-        if not name:
-            continue
-        rows = [row for row, of in enumerate(names) if of == name]
-        whole = len(rows) == len(names)
-        again = sum(last[batch.keys[row]] != row for row in rows) if len(last) < len(batch.keys) else 0
-        digest = int((hashes if whole else hashes[rows]).sum())
-        out[name] = _Part(batch.offsets[rows[0]], batch.offsets[rows[-1]], len(rows), again, digest)
+        if name:
+            rows = [row for row, of in enumerate(names) if of == name]
+            late = sum(last[batch.keys[row]] != row for row in rows)
+            out[name] = _Part(batch.offsets[rows[0]], batch.offsets[rows[-1]], len(rows), late, int(hashes[rows].sum()))
     return out
 
 
 def publications(batch: Inputs) -> list[str]:
-    """The publication of each record, 16 hex digits; empty for one that belongs to none."""
-    if batch.headers is None:
+    """The publication of each record, 16 hex digits; empty for one that belongs to none. All one in the usual case,
+    which costs a comparison a record."""
+    if batch.headers is None or not len(batch.headers):
         return [""] * len(batch.keys)
+    first = batch.headers[0]
+    if batch.headers.count(first) == len(batch.headers):
+        return [_publication(first).hex()] * len(batch.keys)
     found = [_publication(headers) for headers in batch.headers]
     text = {id_: id_.hex() for id_ in set(found)}
     return [text[id_] for id_ in found]
+
+
+def is_one(names: Sequence[str]) -> bool:
+    """Whether all are of one publication."""
+    return bool(names) and names.count(names[0]) == len(names)
 
 
 def _publication(headers: Sequence[tuple[str, bytes]] | None) -> bytes:
@@ -343,5 +353,11 @@ def _last(imbalances: Sequence[Imbalance]) -> tuple[Imbalance, ...]:
     return tuple(imbalances[-MOST_IMBALANCES:])
 
 
-def _nulls(values: Sequence[bytes | None]) -> int:
-    return values.count(None)
+def said_of(outputs: Outputs) -> dict[str, tuple[int, int]]:
+    """Values and tombstones by topic."""
+    out: dict[str, tuple[int, int]] = {}
+    for emit in outputs.emits:
+        values, gone = out.get(emit.topic, (0, 0))
+        nulls = emit.values.count(None)
+        out[emit.topic] = (values + len(emit.values) - nulls, gone + nulls)
+    return out

@@ -33,7 +33,7 @@ PEOPLE, EVENTS = 200, 900
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    with running_stack(tmp_path_factory.mktemp("accounts")) as found:
+    with running_stack(tmp_path_factory.mktemp("accounts"), security="tls") as found:
         yield found
 
 
@@ -79,7 +79,7 @@ def test_batches_balance_end_to_end_whoever_is_killed_meanwhile(
         for part in range(4):
             more = absences(50, PEOPLE, seed=5 + part).with_columns(record_id=pl.format(f"P{part}-{{}}", "record_id"))
             (one if part % 2 else other).publish_batch(more).wait()
-    producer = Producer(producer_config(settings, "bad"))
+    producer = Producer(producer_config(settings.acting_as("supplier.dfe"), "bad"))
     producer.produce("identified.dfe.absence", b"nonsense", b"D1|nonsense", 0)
     producer.flush()
     flow.at_rest()
@@ -131,9 +131,13 @@ def test_offsets_that_an_operator_moved_are_named(flow: Workers) -> None:
         settings, "dfe", "absence", absences(60, PEOPLE, seed=31).with_columns(record_id=pl.format("S{}", "record_id"))
     )
     wait_for(flow, ["pseudonymise", "route", "link", "join"])
-    group = Consumer(consumer_config(settings, "lethe.publish"))
+    group = Consumer(consumer_config(settings.acting_as("publish"), "lethe.publish"))
     (at,) = group.committed([TopicPartition(topic, 0)], 30)
-    skipped = [m.offset() for m in messages(settings, topic) if m.partition() == 0 and m.offset() >= at.offset]
+    skipped = [
+        m.offset()
+        for m in messages(settings.acting_as("publish"), topic)
+        if m.partition() == 0 and m.offset() >= at.offset
+    ]
     group.commit(offsets=[TopicPartition(topic, 0, skipped[0] + 1, metadata=at.metadata)], asynchronous=False)
     group.close()
     found = reconcile_stack(settings)
