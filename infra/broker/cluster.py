@@ -196,7 +196,9 @@ class Stack:
         if not (data / "meta.properties").exists():
             quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
             _format([jvm, *quick, *options, "-cp", jars, "kafka.tools.StorageTool"], config)
-        java_command = self._java_command("broker", jvm, dist, _BROKER_JVM)
+        # Each with an archive of its own: a broker with TLS loads a thousand classes more.
+        program = "tlsbroker" if self.settings.security == "tls" else "broker"
+        java_command = self._java_command(program, jvm, dist, _BROKER_JVM)
         self._broker.start([*java_command, *options, "-cp", jars, "kafka.Kafka", str(config)])
 
     def _java_command(self, program: str, jvm: str, dist: Dist, flags: tuple[str, ...]) -> list[str]:

@@ -30,8 +30,9 @@ def doctor(
     from infra.commands.options import away
     from infra.commands.stack import data_folders
     from infra.monitoring.doctor import examine
+    from stream_processors.access import ADMIN
 
-    settings = Settings()
+    settings = Settings().acting_as(ADMIN)  # it reads where a transaction hangs, in whatever topic
     console = Console()
     try:
         with console.status("looking") as status:

@@ -132,7 +132,10 @@ class _Cluster:
         stable, high = self._ends(committed=True), self._ends(committed=False)
         held = [tp for tp, end in high.items() if stable.get(tp, end) < end]
         since: dict[str, int] = {}
-        reader = Consumer(consumer_config(self._settings, "lethe.doctor") | {"isolation.level": "read_uncommitted"})
+        reader = Consumer(
+            consumer_config(self._settings, f"lethe.{self._settings.principal}.doctor")
+            | {"isolation.level": "read_uncommitted"}
+        )
         try:
             for topic, partition in held:
                 reader.assign([TopicPartition(topic, partition, stable[topic, partition])])

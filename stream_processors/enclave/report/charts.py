@@ -109,7 +109,8 @@ def overview(findings: Sequence[Finding]) -> str:
             axes.plot([middle], [i], marker="D" if e.different else "o", color=colour, markersize=6,
                       markerfacecolor=colour if e.different else "none")  # fmt: skip
             axes.annotate(f.outcome.title, (0, i), (2, 9), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", va="bottom", fontsize=11)  # fmt: skip
+                          textcoords="offset points", va="bottom", fontsize=11,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         axes.set_ylim(len(shown) - 0.6, -0.85)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)

@@ -92,7 +92,7 @@ def _area_group(source: Source) -> pl.Expr:
         f"WHERE n >= {_FEWEST_IN_AREA} ORDER BY n DESC, area LIMIT {_AREAS}"
     )["area"]
     known = pl.col("area").is_in(common.implode())
-    return pl.when(known).then(pl.col("area")).otherwise(pl.lit("other")).alias("area_group")
+    return pl.when(known).then(pl.col("area")).otherwise(pl.lit("another area")).alias("area_group")
 
 
 def _standardised(families: pl.DataFrame) -> Floats:
