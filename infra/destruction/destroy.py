@@ -335,7 +335,8 @@ class _Destruction:
             if time.monotonic() > deadline:
                 raise NotYetError("folders of deleted topics are still on the broker's disk: run this again")
             time.sleep(_POLL_S)  # the broker tells nobody that it has removed a folder
-        return f"{len(gone)} topics were removed, and their folders from the disks that are seen here"
+        kept = " and ".join(sorted(KEPT))
+        return f"all topics but {kept} are removed, and their folders from the disks that are seen here"
 
     def _on_disk(self) -> bool:
         return any(

@@ -215,7 +215,7 @@ class _Verifier:
                 elif folder.deleted:
                     if found.records:
                         proof.pending.append(Pending(f"{name}, deleted", found.records, now, now))
-                elif found.dead.since is not None:
+                elif found.dead.since is not None and not self._all_gone:  # what is kept then is about nobody
                     until = found.dead.since + allowed[folder.topic].value_ms if folder.topic in allowed else now
                     if until < now:
                         where = f"{name}@{found.dead.offset}, on disk"
