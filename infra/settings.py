@@ -96,8 +96,8 @@ class Settings(BaseSettings):
 
     @property
     def state(self) -> Path:
-        """RocksDB state: `<processor>/<instance>/<partition>/`."""
-        return self.base / (f"state-{self.edition}" if self.edition else "state")
+        """RocksDB state: `<processor>[@<edition>]/<instance>/<partition>/`."""
+        return self.base / "state"
 
     @property
     def keys(self) -> Path:

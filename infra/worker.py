@@ -85,7 +85,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             policy,
         )
         processor = build(name, context)
-        with Instance.claim(settings.state, name, number) as mine:
+        with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
             metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
