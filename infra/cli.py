@@ -20,6 +20,7 @@ from infra.commands.doctor import doctor
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
 from infra.commands.enquire import enquire
+from infra.commands.erase import erase
 from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches, operations
@@ -33,6 +34,7 @@ from infra.commands.reconcile import reconcile
 from infra.commands.replay import replay
 from infra.commands.retention import clock_app, ledger_app, retention_app
 from infra.commands.risk import risk
+from infra.commands.rollout import compare, rollout_app
 from infra.commands.run import run
 from infra.commands.scan import scan
 from infra.commands.simulate import simulate
@@ -63,6 +65,7 @@ app.command()(dictionary)
 app.command()(risk)
 app.command()(scan)
 app.command()(enquire)
+app.command()(erase)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)
@@ -78,6 +81,8 @@ app.command()(operations)
 app.command()(destroy)
 app.add_typer(demo_app, name="demo")
 app.command()(replay)
+app.command()(compare)
+app.add_typer(rollout_app, name="rollout")
 app.command()(bench)
 evaluate_app.command()(effects)
 app.add_typer(evaluate_app, name="evaluate")

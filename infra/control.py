@@ -27,6 +27,7 @@ from stream_processors.control.desk import Desk, Limits, Place
 from stream_processors.control.office import ALERT, ANSWER, AUDIT, ENQUIRY, RECONCILIATION, Came, Office, Said
 from stream_processors.control.watch import Watch
 from stream_processors.control.web import serve, view
+from stream_processors.edition import Edition, EditionSchemas
 from stream_processors.runtime.instance import Instance
 
 STALLED_S = 120.0
@@ -48,7 +49,7 @@ def work(settings: Settings, number: int | None = None) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = settings.acting_as(CONTROL)
     public = read_enquiry_key(settings)
-    registry = Registry(settings.registry)
+    registry = EditionSchemas(Registry(settings.registry), Edition(settings.edition))
     for topic in (*READS, *_WRITES):
         contract = contracts.of_topic(topic)
         assert contract is not None

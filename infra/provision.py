@@ -31,7 +31,8 @@ from infra.topics import TopicSpec, topics_of
 from schemas import contracts
 from schemas.contracts import Contract
 from schemas.registry import OnWait, Registry, SchemaDriftError
-from stream_processors.access import ADMIN, Grant, grants, principals
+from stream_processors.access import ADMIN, Grant, grants, in_edition, principals
+from stream_processors.edition import Edition, editions_of
 from stream_processors.runtime.kafka import client_config
 
 DEADLINE_SECONDS = 60.0
@@ -146,7 +147,11 @@ def _admit(
     made: list[KeyFile] = []
     if (settings.access / CA_KEY).exists():
         made = init_credentials(settings, principals(suppliers))
-    granted = cluster.grant(grants(s.name for s in topics_of(settings, sorted(suppliers))), take_back=take_back)
+    plain = settings.model_copy(update={"edition": ""})
+    wanted = grants(s.name for s in topics_of(plain, sorted(suppliers)))
+    # Of every edition that there is: what is not wanted is taken back.
+    editions = {Edition(settings.edition), *editions_of(cluster.partitions())}
+    granted = cluster.grant(frozenset().union(*(in_edition(wanted, e) for e in editions)), take_back=take_back)
     return replace(
         done,
         granted=granted.made,

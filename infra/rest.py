@@ -10,7 +10,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
+from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import client_config, consumer_config, error_of, matches
+from stream_processors.runtime.processor import Declaration
 from stream_processors.topology import TOPOLOGY
 
 _CALL_S = 30
@@ -52,6 +54,7 @@ class Flow:
         self._admin = AdminClient(client_config(settings))
         self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.at-rest"))
         self._groups: dict[str, Consumer] = {}
+        self._edition = Edition(settings.edition)
 
     def close(self) -> None:
         """Release the connections."""
@@ -63,10 +66,15 @@ class Flow:
         ends = self._ends()
         out = []
         for declaration in TOPOLOGY:
-            mine = {tp: end for tp, end in ends.items() if matches(declaration.reads, tp[0])}
-            committed = self._committed(f"lethe.{declaration.name}", mine)
+            mine = {tp: end for tp, end in ends.items() if self._reads(declaration, tp[0])}
+            committed = self._committed(self._edition.group(declaration.name), mine)
             out += [Lag(declaration.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
         return out
+
+    def _reads(self, declaration: Declaration, topic: str) -> bool:
+        """Whether a processor of this edition reads a topic."""
+        plain = self._edition.plain(topic)
+        return self._edition.topic(plain) == topic and matches(declaration.reads, plain)
 
     def behind(self) -> set[str]:
         """Processors with a committed record that they have not taken in; empty means at rest."""
@@ -142,7 +150,7 @@ class Flow:
         wanted = {
             TopicPartition(name, p): OffsetSpec.latest()
             for name, topic in topics.items()
-            if any(matches(d.reads, name) for d in TOPOLOGY)
+            if any(self._reads(d, name) for d in TOPOLOGY)
             for p in topic.partitions
         }
         found = self._admin.list_offsets(wanted) if wanted else {}

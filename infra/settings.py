@@ -36,11 +36,19 @@ class Settings(BaseSettings):
     postcodes: Path | None = Field(
         default=None, description="postcode directory (ONSPD, CSV) to find areas by; by default a sample of one borough"
     )
+    retention: Path | None = Field(
+        default=None, description="retention policy (YAML) to go by; by default the one that comes with Lethe"
+    )
     k_anonymity: int = Field(
         default=0, ge=0, description="publish widens areas until so many people share birth year and sex, too; 0: never"
     )
     partitions: int = Field(default=4, ge=1, le=512, description="of every data topic; all alike, or joins break")
     batch_records: int = Field(default=15_000, ge=1, description="most records that one transaction takes in")
+    edition: str = Field(
+        default="",
+        pattern=r"^([a-z][a-z0-9]{0,11})?$",
+        description="work in topics of this name beside those in use, such as v2; empty: those in use",
+    )
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
     control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
@@ -88,7 +96,7 @@ class Settings(BaseSettings):
 
     @property
     def state(self) -> Path:
-        """RocksDB state: `<processor>/<instance>/<partition>/`."""
+        """RocksDB state: `<processor>[@<edition>]/<instance>/<partition>/`."""
         return self.base / "state"
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.settings import Settings
+from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import consumer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
@@ -45,7 +46,7 @@ def messages_of(
     consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
     try:
         left: set[tuple[str, int]] = set()
-        wanted = list(topics)
+        wanted = [Edition(settings.edition).topic(t) for t in topics]
         known = consumer.list_topics(wanted[0] if len(wanted) == 1 else None, timeout=30).topics
         for topic in wanted:
             if topic not in known:

@@ -16,6 +16,7 @@ from infra.settings import Settings
 from schemas import contracts
 from schemas.contracts import DATASETS, Contract
 from schemas.registry import Compatibility
+from stream_processors.edition import Edition
 
 FILE = Path(__file__).with_name("topics.yaml")
 
@@ -96,13 +97,14 @@ def topics_of(settings: Settings, suppliers: Iterable[str], file: TopicsFile | N
     """
     file = file or load()
     suppliers = tuple(suppliers)
+    edition = Edition(settings.edition)
     specs: list[TopicSpec] = []
     for kind, entry in file.kinds.items():
         pattern = entry.name or kind
         for name, contract in _instances(pattern, entry.contract, suppliers):
             specs.append(
                 TopicSpec(
-                    name=name,
+                    name=edition.topic(name),
                     kind=kind,
                     contract=contracts.contract(contract) if contract else None,
                     compatibility=entry.compatibility,

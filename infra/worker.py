@@ -22,6 +22,7 @@ from infra.monitoring.metrics import WorkerMetrics
 from infra.monitoring.ports import metrics_port
 from infra.monitoring.server import MonitoringServer
 from infra.monitoring.traces import Several, Traces, tracer_of, wanted
+from infra.policy import PolicyFileError, configured_policy
 from infra.settings import Settings
 from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
@@ -29,6 +30,7 @@ from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredErro
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
+from stream_processors.edition import Edition, EditionSchemas
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
@@ -39,6 +41,7 @@ CONTROL = "control"  # runs as the processors do, and is none: Faust, and import
 _log = structlog.get_logger()
 _REFUSED = (
     KeyFileError,
+    PolicyFileError,
     SchemaDriftError,
     SchemaNotRegisteredError,
     UnclassifiedFieldError,
@@ -61,9 +64,10 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
 
             control(settings, number)
             return
-        registry = Registry(settings.registry)
+        registry = EditionSchemas(Registry(settings.registry), Edition(settings.edition))
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
+        policy = configured_policy(settings)
         try:
             catalogue = configured_catalogue(settings)
         except ValueError as e:
@@ -78,9 +82,10 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             settings.postcodes,
             settings.k_anonymity,
             catalogue,
+            policy,
         )
         processor = build(name, context)
-        with Instance.claim(settings.state, name, number) as mine:
+        with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
             metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics

@@ -154,7 +154,7 @@ def simulated(
 @evaluate_app.command()
 def weights(
     families: Annotated[int, typer.Option(min=500, max=20_000, help="Simulated families in the cohort.")] = 6_000,
-    seed: Annotated[int, typer.Option(min=0)] = 71,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated families.")] = 71,
     out: Annotated[Path, typer.Option(metavar="YAML", help="Where to write them.")] = Path("near.yaml"),
 ) -> None:
     """Estimate the weights of near matches on simulated families, without their truth.

@@ -81,7 +81,7 @@ def replay(
         fail("replay --execute needs a --reason", EXIT_USAGE)
     numbers = _numbers(partitions)
     moment = moment_ms("--to-datetime", to_datetime) if to_datetime else moment_ms("--by-duration", by_duration)
-    settings = Settings()
+    settings = Settings().acting_as("admin")  # offsets of another principal's group
     groups = None
     try:
         groups = Groups(settings)
@@ -182,7 +182,7 @@ def _row(settings: Settings, name: str, spans: Sequence[Span]) -> dict[str, Any]
     from stream_processors.topology import declaration
 
     again = sum(s.again for s in spans)
-    keeps = bool(declaration(name).keeps)
+    keeps = not declaration(name).stateless
     read = sum(s.committed - s.low for s in spans) if keeps and again else again
     rate = _rate(settings, name, spans) if again else None
     return {
@@ -203,18 +203,21 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
     """Measured; None where this user may not read the key that the processor works with."""
     from infra.catalogue import configured_catalogue
     from infra.keys import KeyFileError, read_key, research_key, token_key
+    from infra.policy import configured_policy
     from infra.replay.estimate import records_per_second
     from schemas.registry import Registry
+    from stream_processors.edition import Edition, EditionSchemas
     from stream_processors.topology import Context, build
 
     context = Context.default(
         lambda: read_key(token_key(settings)),
         lambda: read_key(research_key(settings)),
-        Registry(settings.registry, deadline_seconds=10),
+        EditionSchemas(Registry(settings.registry, deadline_seconds=10), Edition(settings.edition)),
         settings.partitions,
         settings.postcodes,
         settings.k_anonymity,
         configured_catalogue(settings),
+        configured_policy(settings),
     )
     try:
         return records_per_second(settings, build(name, context), spans)

@@ -76,7 +76,10 @@ def add(
 def ls(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document, for programs")] = False,
 ) -> None:
-    """List the suppliers that have topics, with what each delivers."""
+    """List the suppliers that have topics, with what each delivers.
+
+    Example: lethe supplier ls --json
+    """
     try:
         found = suppliers_of(Settings(), on_wait=say)
     except EXPECTED as e:

@@ -11,6 +11,7 @@ from infra.settings import Settings
 from stream_processors.runtime.kafka import consumer_config
 
 _CALL_S = 30
+_LIST_S = 8  # the first call: whether anybody is there
 _WAIT_S = 0.5
 _QUIET = 60
 _BATCH = 500  # quarantined values are as large as 9 MB
@@ -35,7 +36,7 @@ class Reader:
         Raises:
             KafkaException: the broker is away.
         """
-        found = self._consumer.list_topics(timeout=_CALL_S).topics
+        found = self._consumer.list_topics(timeout=_LIST_S).topics
         return {name: len(t.partitions) for name, t in found.items()}
 
     def ends(self, topic: str, partition: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from infra.quarantine.reader import Reader
 from infra.replay.plan import Span
 from infra.settings import Settings
+from stream_processors.edition import Edition
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.restore import inputs_of
 from stream_processors.runtime.state import MemoryStore, Position
@@ -34,7 +35,8 @@ def records_per_second(
             if not span.again:
                 break
             task = Task(processor, span.at.partition, MemoryStore())
-            for batch in reader.read(span.at.topic, span.at.partition, max(span.since, span.low), span.committed):
+            topic = Edition(settings.edition).topic(span.at.topic)
+            for batch in reader.read(topic, span.at.partition, max(span.since, span.low), span.committed):
                 inputs = [inputs_of(span.at.topic, span.at.partition, batch, processor.declaration.headers)]
                 task.commit(task.step(inputs), Position({}))
                 done += len(batch)

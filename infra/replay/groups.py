@@ -9,23 +9,20 @@ from confluent_kafka.admin import AdminClient
 
 from infra.replay.plan import At, Span
 from infra.settings import Settings
+from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import client_config, consumer_config
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.restore import metadata_of, told_by
 
 _CALL_S = 15
-
-
-def group_of(processor: str) -> str:
-    """The consumer group of a processor."""
-    return f"lethe.{processor}"
+_LIST_S = 8  # the first call: whether anybody is there
 
 
 class Groups:
-    """Looks at the cluster; `reset` alone changes it."""
+    """Looks at the cluster; `reset` alone changes it. Topics have their plain names here, whatever the edition."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._edition = settings, Edition(settings.edition)
         self._admin = AdminClient(client_config(settings))
         self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.replay"))
 
@@ -35,11 +32,13 @@ class Groups:
         Raises:
             KafkaException: the broker is away.
         """
-        return {name: len(t.partitions) for name, t in self._admin.list_topics(timeout=_CALL_S).topics.items()}
+        found = self._admin.list_topics(timeout=_LIST_S).topics
+        plain = {self._edition.plain(name): (name, len(t.partitions)) for name, t in found.items()}
+        return {p: n for p, (name, n) in plain.items() if self._edition.topic(p) == name}
 
     def members(self, processor: str) -> int:
         """How many members its group has: those that were killed, too, until their session times out."""
-        group = group_of(processor)
+        group = self._edition.group(processor)
         found = self._admin.describe_consumer_groups([group], request_timeout=_CALL_S)[group]
         try:
             return len(found.result().members)
@@ -48,8 +47,8 @@ class Groups:
 
     def spans(self, declaration: Declaration, topics: Iterable[str], partitions: int) -> list[Span]:
         """Every partition of these inputs that the group has ever committed."""
-        wanted = [TopicPartition(t, p) for t in topics for p in range(partitions)]
-        asked = ConsumerGroupTopicPartitions(group_of(declaration.name), wanted)
+        wanted = [TopicPartition(self._edition.topic(t), p) for t in topics for p in range(partitions)]
+        asked = ConsumerGroupTopicPartitions(self._edition.group(declaration.name), wanted)
         (found,) = self._admin.list_consumer_group_offsets([asked], request_timeout=_CALL_S).values()
         out = []
         for tp in found.result().topic_partitions:
@@ -57,14 +56,16 @@ class Groups:
                 raise KafkaException(tp.error)
             if tp.offset >= 0:
                 low, _ = self._reader.get_watermark_offsets(TopicPartition(tp.topic, tp.partition), timeout=_CALL_S)
-                out.append(Span(At(declaration.name, tp.topic, tp.partition), low, tp.offset, tp.metadata or ""))
+                at = At(declaration.name, self._edition.plain(tp.topic), tp.partition)
+                out.append(Span(at, low, tp.offset, tp.metadata or ""))
         return out
 
     def at_time(self, spans: Sequence[Span], ms: int) -> dict[At, int]:
         """The first offset of each at that moment or later; what is committed, if there is none."""
-        asked = {(s.at.topic, s.at.partition): TopicPartition(s.at.topic, s.at.partition, ms) for s in spans}
+        name = self._edition.topic
+        asked = {(s.at.topic, s.at.partition): TopicPartition(name(s.at.topic), s.at.partition, ms) for s in spans}
         found = self._reader.offsets_for_times(list(asked.values()), timeout=_CALL_S) if asked else []
-        offsets = {(tp.topic, tp.partition): tp.offset for tp in found}
+        offsets = {(self._edition.plain(tp.topic), tp.partition): tp.offset for tp in found}
         return {
             s.at: min(s.committed, o) if (o := offsets[s.at.topic, s.at.partition]) >= 0 else s.committed for s in spans
         }
@@ -78,11 +79,15 @@ class Groups:
         """
         offsets = [
             TopicPartition(
-                s.at.topic, s.at.partition, s.committed, metadata=metadata_of(0, told_by(s.metadata).version, s.since)
+                self._edition.topic(s.at.topic),
+                s.at.partition,
+                s.committed,
+                metadata=metadata_of(0, told_by(s.metadata).version, s.since),
             )
             for s in spans
         ]
-        consumer = Consumer(consumer_config(self._settings.acting_as(processor), group_of(processor)))
+        mine = self._settings.acting_as(processor)
+        consumer = Consumer(consumer_config(mine, self._edition.group(processor)))
         try:
             for tp in consumer.commit(offsets=offsets, asynchronous=False) or []:
                 if tp.error is not None:

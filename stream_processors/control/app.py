@@ -39,6 +39,7 @@ from stream_processors.control.clock import Reading, may_tick
 from stream_processors.control.desk import Place, Reason
 from stream_processors.control.office import ANSWER, BATCH, ENQUIRY, FINDING, QUARANTINE, Came, Office, Said
 from stream_processors.control.transport import read_committed
+from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import ssl_context
 
 READS = (ENQUIRY, FINDING, BATCH, QUARANTINE, CLOCK)
@@ -78,6 +79,11 @@ class Control:
     not overtake the question that it ends."""
 
     @property
+    def edition(self) -> Edition:
+        """The edition that it works for."""
+        return Edition(self.settings.edition)
+
+    @property
     def leads(self) -> bool:
         """Whether this instance is the leader."""
         return bool(self.app.started) and LEADS_BY in self.app.consumer.assignment()
@@ -93,7 +99,7 @@ class Control:
             try:
                 producer = await self.app.maybe_start_producer()
                 sent = await producer.send_and_wait(
-                    record.topic, record.key, record.value, record.partition, None, None
+                    self.edition.topic(record.topic), record.key, record.value, record.partition, None, None
                 )
             except Exception as e:  # to raise would acknowledge and skip what is in hand
                 _log.warning("waiting_for_broker", topic=record.topic, error=type(e).__name__, retry_in_s=_RETRY_S)
@@ -160,7 +166,7 @@ def make_control(settings: Settings, office: Office, looks: Looks) -> Control:
 
 def _agent(control: Control, name: str) -> None:
     topic = control.app.topic(
-        name,
+        control.edition.topic(name),
         key_type=bytes,
         value_type=bytes,
         key_serializer="raw",

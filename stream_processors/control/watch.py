@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from infra.settings import Settings
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.alerts import Observed, Stable, hanging, overdue
+from stream_processors.edition import Edition
 from stream_processors.pseudonymise import PSEUDONYMISE
 from stream_processors.runtime.kafka import client_config, consumer_config, matches
 
@@ -37,7 +38,7 @@ class Watch:
         """How far pseudonymise has read, by topic and partition."""
         mine = [tp for tp in self._partitions() if matches(PSEUDONYMISE.reads, tp.topic)]
         out: dict[str, dict[int, int]] = {}
-        for tp in self._committed("lethe.pseudonymise", mine):
+        for tp in self._committed(Edition(self._settings.edition).group("pseudonymise"), mine):
             out.setdefault(tp.topic, {})[tp.partition] = max(tp.offset, 0)
         return out
 

@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from infra.settings import Settings
 from schemas.registry import SchemaIds
 from stream_processors.access import ENCLAVE
+from stream_processors.edition import Edition
 from stream_processors.enclave.acknowledge import Acknowledger
 from stream_processors.enclave.changes import TOPIC, Versions, changes
 from stream_processors.enclave.store import FileInUseError, Position, Store
@@ -217,13 +218,16 @@ class _Topic:
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient(kafka.client_config(settings))
+        self.name = Edition(settings.edition).topic(TOPIC)
         try:
-            described = self._admin.describe_topics(TopicCollection([TOPIC]), request_timeout=_CALL_S)[TOPIC].result()
-            resource = ConfigResource(ResourceType.TOPIC, TOPIC)
+            described = self._admin.describe_topics(TopicCollection([self.name]), request_timeout=_CALL_S)[
+                self.name
+            ].result()
+            resource = ConfigResource(ResourceType.TOPIC, self.name)
             config = self._admin.describe_configs([resource], request_timeout=_CALL_S)[resource].result()
         except KafkaException as e:
             raise TopicUnreadableError(
-                f"{TOPIC} at {settings.bootstrap} cannot be read ({kafka.error_of(e).name()}); the enclave's "
+                f"{self.name} at {settings.bootstrap} cannot be read ({kafka.error_of(e).name()}); the enclave's "
                 "credential needs Read, Describe and DescribeConfigs on it"
             ) from None
         self.id = str(described.topic_id)
@@ -244,12 +248,13 @@ class _Topic:
     def ends(self) -> dict[int, tuple[int, int]]:
         """First and next offset of each partition."""
         return {
-            p: self._consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=_CALL_S) for p in self._partitions
+            p: self._consumer.get_watermark_offsets(TopicPartition(self.name, p), timeout=_CALL_S)
+            for p in self._partitions
         }
 
     def read(self, offsets: Mapping[int, int], most: int) -> Iterator[list[Message]]:
         """Batches from the offsets on, until the end of every partition has been seen."""
-        self._consumer.assign([TopicPartition(TOPIC, p, o) for p, o in offsets.items()])
+        self._consumer.assign([TopicPartition(self.name, p, o) for p, o in offsets.items()])
         left = set(offsets)
         while left:
             first = self._consumer.consume(1, _WAIT_S)

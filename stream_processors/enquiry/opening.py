@@ -53,11 +53,11 @@ class Opener:
                 raise SealError("another enquiry's")
             person = unseal(asked["sealed"], council, asked["enquiry_id"], self._private)
         except (wire.WireError, CodecError, UnknownSchemaError, SealError):
-            return {"block": "", "tokens": [], "fault": "unreadable"}
+            return {"block": "", "tokens": [], "fault": "unreadable", "erases": False}
         block, tokens = strict_tokens(person, self._catalogue, self._keys)
         if not block or not tokens:
-            return {"block": "", "tokens": [], "fault": "insufficient"}
-        return {"block": block, "tokens": tokens, "fault": None}
+            return {"block": "", "tokens": [], "fault": "insufficient", "erases": False}
+        return {"block": block, "tokens": tokens, "fault": None, "erases": False}
 
 
 def strict_tokens(person: PersonAsked, catalogue: Catalogue, keys: TokenKeys) -> tuple[str, list[str]]:

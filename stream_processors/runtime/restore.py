@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from infra.settings import Settings
 from schemas.registry import SchemaIds
 from schemas.rows import from_value
+from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.account import Account
@@ -75,6 +76,7 @@ class Restorer:
         self._admin = AdminClient(kafka.client_config(settings))
         config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
         self._consumer = Consumer(config)
+        self._edition = Edition(settings.edition)
         self._tombstones: dict[str, int] = {}
 
     def close(self) -> None:
@@ -95,11 +97,16 @@ class Restorer:
         }
         # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
         lagged = bool(times) and now - max(times) > alive_ms // 2
-        if not declaration.keeps:
+        if declaration.stateless:
             changed = any(t.version != self._processor.version for t in told if t.time_ms is not None)
             if changed:
                 _log.info("read_again", processor=declaration.name, partition=number, version=self._processor.version)
-            return Restored(Task(self._processor, number, MemoryStore()), 0, lagged or changed, {} if changed else anew)
+            task = Task(self._processor, number, MemoryStore())
+            # To the end, not to what is committed: what is recalled holds for all that is read from now on.
+            for topic in declaration.recalls:
+                for batch in self._read(topic, number, 0, None):
+                    task.restore_inputs([inputs_of(topic, number, batch)], Position({}))
+            return Restored(task, 0, lagged or changed, {} if changed else anew)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
@@ -173,6 +180,11 @@ class Restorer:
                     live[m.key()] = None
         return list(live)
 
+    def history(self, topic: str, number: int, stop: int) -> Iterator[Inputs]:
+        """Committed records of a partition before an offset, in batches, in the midst of a step."""
+        for batch in self._read(topic, number, 0, stop, alive=False):
+            yield inputs_of(topic, number, batch)
+
     def _end_of(self, topic: str, number: int) -> int:
         ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
         return int(ends[1]) if ends else 0
@@ -190,20 +202,26 @@ class Restorer:
 
     def _tombstones_live_ms(self, topic: str) -> int:
         if topic not in self._tombstones:
-            resource = ConfigResource(ResourceType.TOPIC, topic)
+            resource = ConfigResource(ResourceType.TOPIC, self._edition.topic(topic))
             entries = self._admin.describe_configs([resource])[resource].result(timeout=30)
             self._tombstones[topic] = int(entries["delete.retention.ms"].value)
         return self._tombstones[topic]
 
-    def _read(self, topic: str, number: int, start: int, stop: int | None) -> Iterator[list[Message]]:
-        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches."""
+    def _read(
+        self, topic: str, number: int, start: int, stop: int | None, alive: bool = True
+    ) -> Iterator[list[Message]]:
+        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches.
+
+        `alive`: show the group a sign of life meanwhile, which only works while nothing is read.
+        """
         if stop is not None and start >= stop:
             return
-        self._consumer.assign([TopicPartition(topic, number, start)])
+        self._consumer.assign([TopicPartition(self._edition.topic(topic), number, start)])
         quiet = 0
         try:
             while True:
-                self._keep_alive()
+                if alive:
+                    self._keep_alive()
                 records, ended = [], False
                 for m in self._some():
                     error = m.error()

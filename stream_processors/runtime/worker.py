@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from infra.settings import Settings
 from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
+from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.faults import Faults
@@ -28,7 +30,7 @@ from stream_processors.runtime.observer import Batch, Observer, Part, Place, Uno
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs, Outputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import Leftovers, Position
+from stream_processors.runtime.state import History, Leftovers, Position
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -169,8 +171,10 @@ class _Session:
         )
         self._slots: dict[int, _Slot] = {}
         self._assigned: list[TopicPartition] | None = None
-        self._producer = Producer(kafka.producer_config(settings, instance.member, f"lethe.{name}.{instance.member}"))
-        self._consumer = Consumer(kafka.consumer_config(settings, f"lethe.{name}", instance.member))
+        self._edition = Edition(settings.edition)
+        transactional_id = self._edition.transactional_id(name, instance.member)
+        self._producer = Producer(kafka.producer_config(settings, instance.member, transactional_id))
+        self._consumer = Consumer(kafka.consumer_config(settings, self._edition.group(name), instance.member))
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._heard = time.monotonic()
@@ -182,7 +186,7 @@ class _Session:
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
         self._consumer.subscribe(
-            kafka.subscription(self._declaration.reads),
+            [self._edition.topic(t) for t in kafka.subscription(self._declaration.reads)],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_revoke,
@@ -241,7 +245,7 @@ class _Session:
         One partition at a time is rewritten. What partitions that are elsewhere now have left is removed as late.
         """
         now, every = time.monotonic(), self._settings.sweep_seconds
-        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and self._declaration.keeps]
+        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and not self._declaration.stateless]
         if due:
             slot = self._slots[min(due)[1]]
             if slot.written:
@@ -274,8 +278,9 @@ class _Session:
         if error.code() == KafkaError._PARTITION_EOF:
             slot = self._slots.get(message.partition())
             if slot is not None:
-                slot.at_end.add(message.topic())
-                self._ended[message.topic(), message.partition()] = message.offset()
+                plain = self._edition.plain(message.topic())
+                slot.at_end.add(plain)
+                self._ended[plain, message.partition()] = message.offset()
             return False
         if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._MAX_POLL_EXCEEDED):
             raise SessionLostError(kafka.describe(error))
@@ -306,26 +311,37 @@ class _Session:
         for tp in committed:
             if tp.error is not None:
                 raise SessionLostError(kafka.describe(tp.error))
-            numbers.setdefault(tp.partition, []).append(tp)
+            plain = self._edition.plain(tp.topic)
+            at_plain = TopicPartition(plain, tp.partition, tp.offset, metadata=tp.metadata or "")
+            numbers.setdefault(tp.partition, []).append(at_plain)
         for number, at in sorted(numbers.items()):
             restored = self._restorer.restore(number, at)
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
             slot.sweep_at = time.monotonic() + self._settings.sweep_seconds
             slot.anew, slot.touched = restored.anew, restored.touched
-            reads_again = restored.lagged and not self._declaration.keeps
+            reads_again = restored.lagged and self._declaration.stateless
             if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
-                slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
+                slot.replayed = {t: set() for t in self._declaration.derives}
             self._slots[number] = slot
+            restored.task.history = self._history(number, slot.topics)
             for tp in at:
                 again = slot.anew.get(tp.topic, max(tp.offset, 0) if slot.anew else 0)
                 self._next[tp.topic, number] = again if reads_again else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
-            if slot.accountant is not None and restored.lagged and self._declaration.keeps:
+            if slot.accountant is not None and restored.lagged and not self._declaration.stateless:
                 slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
         self._log.info("assigned", partitions=sorted(numbers))
+
+    def _history(self, number: int, topics: Sequence[str]) -> History:
+        def history(pattern: str) -> Iterator[Inputs]:
+            for topic in topics:
+                if fnmatchcase(topic, pattern):
+                    yield from self._restorer.history(topic, number, self._next[topic, number])
+
+        return history
 
     def _accountant(self, number: int, positions: dict[str, int]) -> Accountant | None:
         """With the accounts that were committed, held to where reading goes on."""
@@ -341,7 +357,8 @@ class _Session:
     def _read_on(self) -> None:
         """Read every assigned partition from the offset after its last committed record."""
         self._ended = {}
-        positions = [TopicPartition(topic, number, at) for (topic, number), at in self._next.items()]
+        name = self._edition.topic
+        positions = [TopicPartition(name(topic), number, at) for (topic, number), at in self._next.items()]
         self._consumer.assign(positions)
         if positions:
             self._consumer.resume(positions)
@@ -353,7 +370,8 @@ class _Session:
         self._placed = time.monotonic()
         places = []
         for (topic, number), at in self._next.items():
-            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            tp = TopicPartition(self._edition.topic(topic), number)
+            ends = self._consumer.get_watermark_offsets(tp, cached=True)
             at = max(at, self._ended.get((topic, number), 0))  # the markers of transactions at the end are no records
             places.append(Place(topic, number, at, max(at, ends[1]) if ends else at))
         self._observer.places(places)
@@ -366,6 +384,8 @@ class _Session:
         batches: dict[tuple[int, str], list[Message]] = {}
         for message in messages:
             batches.setdefault((message.partition(), message.topic()), []).append(message)
+        if self._edition.name:
+            batches = {(number, self._edition.plain(topic)): found for (number, topic), found in batches.items()}
         steps: dict[int, Step] = {}
         ends: dict[int, dict[str, int]] = {}
         inputs: dict[int, list[Inputs]] = {}
@@ -398,7 +418,7 @@ class _Session:
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
         again = slot.replayed is not None
         through = self._transact({number: step}, {number: {}}, {})
-        if through and slot.anew and self._declaration.keeps:
+        if through and slot.anew and not self._declaration.stateless:
             through = all(self._transact({number: anew}, {number: {}}, {}) for anew in slot.task.anew(slot.touched))
         if through:
             ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
@@ -437,7 +457,7 @@ class _Session:
         began = time.perf_counter()
         now = self._worker.now_ms()
         offsets = [
-            TopicPartition(topic, number, end, metadata=self._metadata(topic, number, now))
+            TopicPartition(self._edition.topic(topic), number, end, metadata=self._metadata(topic, number, now))
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
@@ -516,7 +536,7 @@ class _Session:
 
     def _produce(self, emit: Emit, number: int) -> None:
         changelog = emit.topic == self._declaration.changelog
-        produce, topic, last = self._producer.produce, emit.topic, len(emit.keys) - 1
+        produce, topic, last = self._producer.produce, self._edition.topic(emit.topic), len(emit.keys) - 1
         each = emit.partitions if not isinstance(emit.partitions, int) else None
         one = emit.partitions if isinstance(emit.partitions, int) else 0
         for i, (key, value) in enumerate(zip(emit.keys, emit.values, strict=True)):

@@ -155,7 +155,7 @@ def test_a_part_is_read_again_from_a_file_and_from_a_moment(
         )
         (row,) = said["processors"]
         assert 0 < row["again"] < row["read"]
-        said = lethe("replay", "pseudonymise", "--to-offset", "100", "--reason", "a part", "--execute")
+        said = lethe("replay", "pseudonymise", "--to-offset", "20", "--reason", "a part", "--execute")
         assert said["processors"][0]["again"] > 0
         for name in ("join", "pseudonymise"):
             workers.start(name)
