@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 from infra.bench.load import absences, council, department, persons
 from infra.cli import app
 from infra.keys import init_keys
+from infra.operation import OperationLog
 from infra.provision import provision
 from infra.reconciler import reconcile_stack
 from infra.settings import Settings
 from infra.topic_table import messages
 from producers.publisher import Publisher
+from schemas.registry import Registry
 from stream_processors.runtime.kafka import consumer_config, producer_config
 from tests.integration.containers import RunningStack, running_stack
 from tests.integration.workers import Workers
@@ -38,12 +40,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 
 @pytest.fixture(scope="module")
-def flow(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    home = tmp_path_factory.mktemp("home")
-    settings = stack.settings.model_copy(update={"home": home, "batch_records": 200, "session_timeout_ms": 6_000})
+def flow(stack: RunningStack) -> Iterator[Workers]:
+    settings = stack.settings.model_copy(update={"batch_records": 200, "session_timeout_ms": 6_000})
     provision(settings, suppliers=SUPPLIERS)
     init_keys(settings)
-    with Workers(settings, home / "logs") as workers:
+    with Workers(settings, settings.base / "logs") as workers:
         yield workers
 
 
@@ -111,6 +112,20 @@ def test_the_supplier_has_its_own_report_as_json_and_as_a_page(
     assert "balanced" in page
     code, out = lethe(flow, monkeypatch, "reconcile", "--batch", file["batch_id"][:6], "--json")
     assert (code, [b["batch_id"] for b in json.loads(out)["batches"]]) == (0, [file["batch_id"]])
+
+
+def test_why_one_record_is_in_the_research_topic_and_who_asked(flow: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = flow.settings
+    code, out = lethe(flow, monkeypatch, "trace", "--supplier", "dfe", "--subject", "D7", "--reason", "test", "--json")
+    found = json.loads(out)
+    assert (code, found["published"]) == (0, True)
+    assert [s["topic"] for s in found["steps"]][:3] == ["identified.dfe.person", "linkage.activity", "linkage.identity"]
+    code, out = lethe(flow, monkeypatch, "trace", "--supplier", "dfe", "--subject", "NOBODY")
+    assert code == 1
+    assert "Nothing lies under these ids" in out
+    asked = [o for o in OperationLog(settings, Registry(settings.registry)).all() if o.kind == "trace"]
+    assert [(o.reason, o.what["supplier"]) for o in asked] == [("test", "dfe"), (None, "dfe")]
+    assert "D7" not in str(asked)
 
 
 def test_a_flow_that_is_not_at_rest_is_pending(flow: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
