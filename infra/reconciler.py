@@ -11,7 +11,6 @@ from infra.reading import records
 from infra.rest import Flow, Lag
 from infra.settings import Settings
 from schemas.registry import Registry
-from stream_processors.access import ADMIN
 from stream_processors.accounting.reconcile import Behind, Report, reconcile
 from stream_processors.accounting.tables import Source
 
@@ -36,7 +35,6 @@ def reconcile_stack(
         KafkaException: the broker is away.
         RegistryDownError, SchemaNotRegisteredError: the registry is away, or the stack is not provisioned.
     """
-    settings = settings.acting_as(ADMIN)  # it holds zones to each other, and nobody else reads them all
     ids = Registry(settings.registry, deadline_seconds=10)
     stop = (configured_policy(settings).hard_stop - _EPOCH).days
     flow, deadline = Flow(settings), time.monotonic() + wait_s
