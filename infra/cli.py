@@ -20,6 +20,7 @@ from infra.commands.doctor import doctor
 from infra.commands.enclave import enclave_app
 from infra.commands.enclave_report import report
 from infra.commands.enquire import enquire
+from infra.commands.erase import erase
 from infra.commands.evaluate import evaluate_app
 from infra.commands.evaluate_effects import effects
 from infra.commands.governance import alerts, audit, batches, operations
@@ -64,6 +65,7 @@ app.command()(dictionary)
 app.command()(risk)
 app.command()(scan)
 app.command()(enquire)
+app.command()(erase)
 app.command()(audit)
 app.command()(alerts)
 app.command()(batches)

@@ -77,7 +77,7 @@ TEXTS = {
     "local id": [LOCAL_ID, PUPIL_ID],
 }
 _REST_S = 600.0
-_PROVE_S = 120.0
+_PROVE_S = 300.0
 
 
 @dataclass

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date
+from itertools import groupby
 
 import msgpack
 
 from infra.settings import Settings
 from infra.topic_table import messages
 from schemas import contracts, wire
-from schemas.codec import decode
+from schemas.codec import CodecError, decode, decode_older
+from schemas.registry import Registry
 from stream_processors import clock, ledger
 from stream_processors.clock import Clock
 from stream_processors.envelope import Envelope, envelope
@@ -53,14 +55,27 @@ def ledger_lines(settings: Settings) -> list[Line]:
 
     Raises:
         KafkaException: the broker is away, or has no such topic.
+        RegistryDownError: the registry is away.
+        CodecError: a line cannot be read.
     """
-    contract = contracts.contract("governance/ledger")
-    bodies: dict[int, list[bytes]] = {}
+    contract, ids = contracts.contract("governance/ledger"), Registry(settings.registry, deadline_seconds=10)
+    values: dict[int, list[bytes]] = {}
     for m in messages(settings, ledger.TOPIC):
         value = m.value()
         if value is not None:
-            bodies.setdefault(m.partition() or 0, []).append(value[wire.HEADER_BYTES :])
-    return [line for p in sorted(bodies) for line in decode(bodies[p], contract).to_pylist()]
+            values.setdefault(m.partition() or 0, []).append(value)
+    lines: list[Line] = []
+    for p in sorted(values):
+        for id_, framed in groupby(values[p], wire.schema_id):  # versions follow each other
+            bodies = [v[wire.HEADER_BYTES :] for v in framed]
+            if id_ == ids.schema_id(ledger.TOPIC):
+                lines += decode(bodies, contract).to_pylist()
+                continue
+            found = decode_older(bodies, ids.writer(id_), contract)
+            if found.bad:
+                raise CodecError(f"{ledger.TOPIC}, partition {p}: a line does not fit its schema")
+            lines += found.batch.to_pylist()
+    return lines
 
 
 def confirmed_days(settings: Settings) -> dict[tuple[str, int], int]:

@@ -21,7 +21,15 @@ from stream_processors.runtime.partition import partition_of
 
 TOPIC = "governance.operation"
 Kind = Literal[
-    "quarantine_requeue", "quarantine_drop", "quarantine_reveal", "replay", "rollout_switch", "rollout_retire", "trace"
+    "quarantine_requeue",
+    "quarantine_drop",
+    "quarantine_reveal",
+    "replay",
+    "rollout_switch",
+    "rollout_retire",
+    "trace",
+    "erasure",
+    "erasure_lift",
 ]
 State = Literal["begun", "interrupted", "done"]
 _CALL_S = 30

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     postcodes: Path | None = Field(
         default=None, description="postcode directory (ONSPD, CSV) to find areas by; by default a sample of one borough"
     )
+    retention: Path | None = Field(
+        default=None, description="retention policy (YAML) to go by; by default the one that comes with Lethe"
+    )
     k_anonymity: int = Field(
         default=0, ge=0, description="publish widens areas until so many people share birth year and sex, too; 0: never"
     )
@@ -96,8 +99,8 @@ class Settings(BaseSettings):
 
     @property
     def state(self) -> Path:
-        """RocksDB state: `<processor>/<instance>/<partition>/`."""
-        return self.base / (f"state-{self.edition}" if self.edition else "state")
+        """RocksDB state: `<processor>[@<edition>]/<instance>/<partition>/`."""
+        return self.base / "state"
 
     @property
     def keys(self) -> Path:

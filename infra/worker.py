@@ -24,6 +24,7 @@ from infra.monitoring.metrics import WorkerMetrics
 from infra.monitoring.ports import metrics_port
 from infra.monitoring.server import MonitoringServer
 from infra.monitoring.traces import Several, Traces, tracer_of, wanted
+from infra.policy import PolicyFileError, configured_policy
 from infra.settings import Settings
 from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
@@ -43,6 +44,7 @@ CONTROL = "control"  # runs as the processors do, and is none: Faust, and import
 _log = structlog.get_logger()
 _REFUSED = (
     KeyFileError,
+    PolicyFileError,
     SchemaDriftError,
     SchemaNotRegisteredError,
     UnclassifiedFieldError,
@@ -68,6 +70,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         registry = EditionSchemas(Registry(settings.registry), Edition(settings.edition))
         if name in _KEY_OF:
             read_key(_KEY_OF[name](settings))  # before the wait for a registry: nobody waits for what is refused anyway
+        policy = configured_policy(settings)
         try:
             catalogue = configured_catalogue(settings)
         except ValueError as e:
@@ -82,9 +85,10 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             settings.postcodes,
             settings.k_anonymity,
             catalogue,
+            policy,
             lambda: epochs(settings),
         )
-        with Instance.claim(settings.state, name, number) as mine:
+        with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
             metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics

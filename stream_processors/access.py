@@ -11,6 +11,7 @@ is open to it and to nobody else; a supplier may only write its own records, the
 | `enclave` | researchers |
 | `operator` | people and programs that look: state of groups and topics, governance; tells the clock |
 | `quarantine` | people who look at what failed, put it back or drop it |
+| `erasure` | people who order that somebody is erased: whoever may write orders may erase anybody |
 | `admin` | who makes topics and grants. The brokers ask it nothing, so it runs nothing else |
 | `broker` | the brokers among themselves |
 """
@@ -31,6 +32,7 @@ from stream_processors.control.office import ENQUIRY as GOVERNED_ENQUIRY
 from stream_processors.control.office import QUARANTINE as GOVERNED_QUARANTINE
 from stream_processors.edition import Edition
 from stream_processors.enclave.changes import TOPIC as RESEARCH
+from stream_processors.erasure.order import TOPIC as ORDERS
 from stream_processors.ledger import TOPIC as LEDGER
 from stream_processors.pseudonymise import PSEUDONYMISE
 from stream_processors.publish import PUBLISH
@@ -40,7 +42,7 @@ from stream_processors.runtime.processor import Declaration
 from stream_processors.topology import TOPOLOGY, TopologyError
 
 ADMIN, BROKER, CONTROL, ENCLAVE, OPERATOR = "admin", "broker", "control", "enclave", "operator"
-QUARANTINE = "quarantine"
+QUARANTINE, ERASURE = "quarantine", "erasure"
 SUPER = (BROKER, ADMIN)
 """Principals that the brokers do not ask for grants."""
 SUPPLIER = "supplier."
@@ -87,6 +89,7 @@ def principals(suppliers: Iterable[str], topology: tuple[Declaration, ...] = TOP
         *SUPER,
         OPERATOR,
         QUARANTINE,
+        ERASURE,
         CONTROL,
         *processors,
         ENCLAVE,
@@ -108,7 +111,7 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     for declaration in topology:
         found |= _processor(declaration, topics)
     for topic in topics:
-        if matches(PSEUDONYMISE.reads, topic) and not topic.endswith(f".{ENQUIRY}"):
+        if matches(("identified.*",), topic) and not topic.endswith(f".{ENQUIRY}"):
             supplier = supplier_principal(topic.split(".")[1])
             found |= {Grant(supplier, "topic", t, "write") for t in (topic, BATCH)}
             found |= {Grant(QUARANTINE, "topic", topic, o) for o in _MENDS}
@@ -122,6 +125,11 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     found |= {Grant(OPERATOR, "topic", t, "read") for t in OPERATOR_READS}
     found |= {Grant(QUARANTINE, "topic", OPERATION, o) for o in _MENDS}
     found |= {Grant(QUARANTINE, "transactional id", "lethe.quarantine", "write"), _looks_only(QUARANTINE)}
+    found |= {
+        *(Grant(ERASURE, "topic", t, "write") for t in (ORDERS, OPERATION)),
+        Grant(ERASURE, "topic", FINDING, "read"),
+        _looks_only(ERASURE),
+    }
     found |= {
         Grant(OPERATOR, "topic", clock.TOPIC, "write"),
         Grant(OPERATOR, "topic", OPERATION, "write"),
@@ -159,13 +167,13 @@ def _looks_only(principal: str) -> Grant:
 def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
     name = declaration.name
     reads = {t for t in topics if matches(declaration.reads, t)}
-    writes = {t for t in topics if any(fnmatchcase(t, pattern) for pattern in declaration.writes)}
-    if not declaration.keeps:  # it looks up what it has said when it reads its inputs again
-        reads |= {t for t in writes if t.startswith("linkage.")}
+    writes = {t for t in topics if any(_writes(pattern, t) for pattern in declaration.writes)}
+    if declaration.stateless:  # it looks up what it has said when it reads its inputs again
+        reads |= {t for t in writes if t in declaration.derives}
     if declaration.changelog:
         reads.add(declaration.changelog)
         writes.add(declaration.changelog)
-    if not declaration.keeps:  # without a memory, it looks at its outputs for what has no ground any more
+    if declaration.stateless:  # without a memory, it looks at its outputs for what has no ground any more
         reads |= {t for t in writes if t.startswith("linkage.")}
     return {
         *(Grant(name, "topic", t, "read") for t in reads),
@@ -176,6 +184,12 @@ def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
         _looks_only(name),
         Grant(name, "transactional id", f"lethe.{name}.", "write", True),
     }
+
+
+def _writes(pattern: str, topic: str) -> bool:
+    if pattern == "identified.*":  # suppliers' datasets, as in what is read; enquiries are the control plane's
+        return matches((pattern,), topic) and not topic.endswith(f".{ENQUIRY}")
+    return fnmatchcase(topic, pattern)
 
 
 def validate(found: Iterable[Grant]) -> None:

@@ -16,25 +16,25 @@ from stream_processors.runtime.account import Balance, Rule, Said
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
 
-TAKEN = ("accepted", "deletions", "quarantined")
+TAKEN = ("accepted", "deletions", "refused", "quarantined")
 """What becomes of a supplier's record: one of these."""
 _NOT_PERSONS = frozenset({clock.ROW, b"k"})
 """Rows of `published` that are no person's."""
 
 
 def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
-    """Every record is accepted, a deletion or quarantined; every key has one activity or its end, and a person's an
-    identity besides."""
+    """Every record is accepted, a deletion, refused or quarantined; every key has one activity or its end, and a
+    person's an identity besides."""
     if not inputs:  # what is said at the end of a reading anew: ends of keys that nothing stands behind any more
         return
     keys = persons = failed = 0
     for batch in inputs:
-        if batch.topic.endswith("." + ENQUIRY):
+        if not _supplied(batch):
             continue
         tally = outputs.tallies.get((batch.topic, ""), {})
         records = len(batch.keys) - batch.keys.count(HEARTBEAT_KEY)
         yield (
-            f"{batch.topic}: records read are accepted, deletions or quarantined",
+            f"{batch.topic}: records read are accepted, deletions, refused or quarantined",
             records,
             sum(tally.get(name, 0) for name in TAKEN),
         )
@@ -66,7 +66,7 @@ def _unreadable(inputs: Sequence[Inputs], *, persons: bool) -> int:
     """Keys that are not UTF-8: nothing can have been said of them."""
     bad = 0
     for batch in inputs:
-        if batch.topic.endswith("." + ENQUIRY) or (persons and not batch.topic.endswith(".person")):
+        if not _supplied(batch) or (persons and not batch.topic.endswith(".person")):
             continue
         for key in _keys(batch):
             try:
@@ -74,6 +74,11 @@ def _unreadable(inputs: Sequence[Inputs], *, persons: bool) -> int:
             except UnicodeDecodeError:
                 bad += 1
     return bad
+
+
+def _supplied(batch: Inputs) -> bool:
+    """Whether it is of a supplier's records."""
+    return batch.topic.startswith("identified.") and not batch.topic.endswith("." + ENQUIRY)
 
 
 def route(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
@@ -109,9 +114,9 @@ def publish(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writ
 
 
 def retention(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
-    """Every destroyed record has a line in the ledger."""
+    """Every record that is destroyed, taken back or refused has a line in the ledger."""
     lines, _ = _of(said, ledger.TOPIC)
-    destroyed = sum(n for name, n in outputs.counts.items() if name.startswith("destroyed."))
+    destroyed = sum(n for name, n in outputs.counts.items() if name.startswith(("destroyed.", "refused.")))
     yield "each destroyed record has a line", destroyed, lines
 
 

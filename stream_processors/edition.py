@@ -63,6 +63,10 @@ class Edition:
         """Of one instance of a processor."""
         return f"lethe.{processor}{self._tail}.{member}"
 
+    def folder(self, processor: str) -> str:
+        """The folder of a processor's state, below that of all."""
+        return f"{processor}@{self.name}" if self.name else processor
+
     def named(self) -> str:
         """The name, for people."""
         return self.name or "plain"

@@ -19,7 +19,7 @@ JOIN = Declaration(
     name="join",
     by="subject",
     reads=("linkage.activity", "linkage.link", "linkage.sought"),
-    writes=("linkage.contribution", "governance.finding"),
+    writes=("linkage.contribution", "governance.finding", "linkage.found"),
     keeps=(
         Table("activities", "true"),
         Table("links", "true"),

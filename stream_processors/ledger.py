@@ -10,11 +10,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 TOPIC = "governance.ledger"
 FIRST = "0" * 64
 """What the first line of a chain has for the digest before it."""
+
+WHY = "lethe.why"
+"""Header of what pseudonymise deletes in the linkage zone: JSON, why, where it is not the supplier's own deletion."""
+LATER = ("reason", "by", "order_id", "tombstone", "refused")
+"""Fields that the first lines had not: they are in the digest where they say something."""
 
 Line = Mapping[str, Any]
 """A line of `governance.ledger`, decoded: dates as `datetime.date`."""
@@ -30,6 +35,38 @@ class Head:
     digest: str = FIRST
 
 
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Why pseudonymise takes a record back. `refused_at`: topic and offset, supplier and dataset of a record that came
+    and was refused."""
+
+    why: Literal["erasure", "withdrawal", "correction"]
+    reason: str | None = None
+    by: str | None = None
+    order_id: str | None = None
+    refused_at: tuple[str, int, str, str] | None = None
+
+    @classmethod
+    def ordered(cls, reason: str, by: str, order_id: str, refused_at: tuple[str, int, str, str] | None) -> Deletion:
+        """By an order; withdrawn is what is ordered for that reason."""
+        return cls("withdrawal" if reason == "withdrawal" else "erasure", reason, by, order_id, refused_at)
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """As a record's headers."""
+        said = [self.why, self.reason, self.by, self.order_id, self.refused_at]
+        return [(WHY, json.dumps(said, separators=(",", ":")).encode())]
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[str, bytes]] | None) -> Deletion:
+        """From a record's headers; without ours, the supplier withdrew it."""
+        for name, value in headers or ():
+            if name == WHY:
+                why, reason, by, order_id, at = json.loads(value)
+                return cls(why, reason, by, order_id, tuple(at) if at else None)
+        return cls("withdrawal")
+
+
 def chained(line: Line, head: Head) -> tuple[dict[str, Any], Head]:
     """A line (without `sequence`, `previous`, `digest`) put at the end of a chain, and the end after it."""
     whole = {**line, "sequence": head.sequence, "previous": head.digest}
@@ -38,8 +75,11 @@ def chained(line: Line, head: Head) -> tuple[dict[str, Any], Head]:
 
 
 def digest(line: Line) -> str:
-    """SHA-256 (FIPS 180-4) of all fields but `digest`, as JSON with sorted names and ISO dates; 64 hex digits."""
-    rest = {name: value for name, value in line.items() if name != "digest"}
+    """SHA-256 (FIPS 180-4) of all fields but `digest`, as JSON with sorted names and ISO dates; 64 hex digits.
+
+    `LATER` fields that are null or false are left out, so that lines from before them have the digest that they had.
+    """
+    rest = {k: v for k, v in line.items() if k != "digest" and (k not in LATER or (v is not None and v is not False))}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=lambda day: day.isoformat())
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,7 +41,6 @@ Row = tuple[bytes, bytes]
 _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
-_OLDEST = pl.CompatLevel.oldest()
 _FIRST_PASS = b"1:"
 _BLOCKS_AT_ONCE = 1_000  # bounds the memory of a batch that touches many blocks
 CROWDED = 1_000
@@ -282,11 +281,8 @@ def last_claims(links: Mapping[str, Decoded]) -> dict[str, Decoded]:
 def _table(rows: Sequence[Row]) -> pa.Table:
     """Candidates as `claims_of` takes them."""
     decoded = decode([v[wire.HEADER_BYTES :] for _, v in rows], _CANDIDATE)
-    keys = pl.Series([k for k, _ in rows], dtype=pl.Binary).cast(pl.String).str.splitn("|", 2).struct
-    named = {
-        name: keys.field(f"field_{i}").to_arrow(compat_level=_OLDEST) for i, name in enumerate(("block", "subject"))
-    }
-    named = {name: column.cast(pa.string()) for name, column in named.items()}
+    parts = pc.split_pattern(pa.array([k for k, _ in rows], pa.string()), "|", max_splits=1).values
+    named = {name: parts.take(pa.array(np.arange(i, len(parts), 2))) for i, name in enumerate(("block", "subject"))}
     return pa.table(named | dict(zip(decoded.schema.names, decoded.columns, strict=True)))
 
 

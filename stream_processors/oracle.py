@@ -21,6 +21,7 @@ import polars as pl
 
 from schemas import contracts, wire
 from schemas.contracts import Contract
+from stream_processors.erasure.suppression import SuppressionKeys
 from stream_processors.matching.catalogue import Catalogue, MatchKey, near_label
 from stream_processors.matching.encodings import NARROW_BITS, WIDE_BITS, Encoder
 from stream_processors.matching.near_model import CUTS, EXCHANGED, LEVELS, OTHERS, PassWeights
@@ -115,13 +116,17 @@ def research(
     *,
     policy: Mapping[str, Any] | None = None,
     as_of: datetime.date | None = None,
+    suppressed: frozenset[str] = frozenset(),
 ) -> Oracle:
     """The research records of live supplier records, and the links that make them.
 
     `areas`: LSOA by clean postcode. `keys`: of tokens; without, those of the first epoch under the token key. `widen`:
     how areas are widened, if they are. With a policy (the content of `retention.yaml`) and a day, records that have
-    expired by it are not there; each row then says under `RECEIVED` on which day it was received.
+    expired by it are not there; each row then says under `RECEIVED` on which day it was received. `suppressed`: hashes
+    of subjects and strict tokens that are refused.
     """
+    if suppressed:
+        records = _let_in(records, suppressed, SuppressionKeys(token_key, catalogue))
     if policy is not None and as_of is not None:
         records = _held(records, policy, as_of)
     subjects = _subjects(records, keys or TokenKeys(token_key, 1), Refs(token_key), catalogue)
@@ -246,6 +251,31 @@ def _expires_on(contract: Contract, row: Row, policy: Mapping[str, Any]) -> date
         if anchor is not None and anchor >= _EARLIEST_EVENT:
             start = anchor
     return stop if start >= stop else min(stop, start + datetime.timedelta(period["days"]))
+
+
+# Erasure -------------------------------------------------------------------------------------------------------------
+
+
+def _let_in(records: Records, suppressed: frozenset[str], keys: SuppressionKeys) -> Records:
+    """Without whom an order has erased: a subject by its id, or by the details of its person record."""
+    out: dict[str, dict[str, list[Row]]] = {}
+    for supplier, datasets in records.items():
+        refused: set[str] = set()
+        id_field = contracts.identified(supplier, "person").subject_field
+        for row in datasets.get("person", ()):
+            details = {n: pl.Series([row.get(n)], dtype=t) for n, t in _IDENTITY.items()}
+            if suppressed.intersection(keys.tokens(pl.DataFrame(details))[0]):
+                refused.add(row[id_field])
+        for dataset, rows in datasets.items():
+            field = contracts.identified(supplier, dataset).subject_field
+            of = [r[field] for r in rows]
+            hashes = pl.DataFrame({"id": pl.Series(of, dtype=pl.String)}).select(keys.subject(supplier, pl.col("id")))
+            out.setdefault(supplier, {})[dataset] = [
+                row
+                for row, id_, hash_ in zip(rows, of, hashes.to_series(), strict=True)
+                if id_ not in refused and hash_ not in suppressed
+            ]
+    return out
 
 
 # Subjects ------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,10 @@ from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
 from stream_processors.epochs import Epochs
+from stream_processors.erasure import eraser
+from stream_processors.erasure.eraser import Eraser
+from stream_processors.erasure.suppression import Ordered, Suppressed, subjects_of
+from stream_processors.ledger import Deletion
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.encodings import Encoder
 from stream_processors.matching.normalise import normalise, postcode
@@ -37,14 +41,18 @@ from stream_processors.runtime.state import View
 PSEUDONYMISE = Declaration(
     name="pseudonymise",
     by="subject id",
-    reads=("identified.*",),
+    reads=("identified.*", *eraser.READS),
     writes=(
         "linkage.identity",
         "linkage.activity",
         "linkage.enquiry",
         "identified.*.quarantine",
         "governance.quarantine",
+        "identified.*",  # tombstones only, for whom an order erases (ADR 20)
+        *eraser.WRITES,
     ),
+    keeps=eraser.TABLES,
+    recalls=eraser.READS,
     headers=True,
 )
 ATTEMPTS = "lethe.requeue.attempts"
@@ -58,6 +66,9 @@ _QUARANTINED = contracts.contract("governance/quarantine")
 _OF_AN_EPOCH = ("epoch", "blocks", "tokens", "statements", "encodings")
 
 
+Headers = list[tuple[str, bytes]]
+
+
 @dataclass(frozen=True)
 class _Bad:
     """A record that failed: where in the batch, the class of the error, the field at fault."""
@@ -68,8 +79,8 @@ class _Bad:
 
 
 class Pseudonymise:
-    """Stateless: what goes out is a function of each record and the keys. A failed record takes back its key's
-    output."""
+    """Stateless but for who is refused, which it reads at each start: what goes out is a function of each record, the
+    keys and that. A failed record takes back its key's output, and so does one that is refused."""
 
     declaration = PSEUDONYMISE
 
@@ -83,6 +94,7 @@ class Pseudonymise:
         partitions: int,
         areas: Areas,
         opener: Opener | None = None,
+        eraser: Eraser | None = None,
     ) -> None:
         generalise.check()
         self._refs, self._catalogue = refs, catalogue
@@ -91,13 +103,15 @@ class Pseudonymise:
             for keys in (epochs.leads, epochs.also)
             if keys is not None
         ]
-        self._opener = opener
+        self._opener, self._eraser = opener, eraser
         self.version = f"epoch {epochs.label}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
         self._policy, self._ids, self._partitions = policy, schema_ids, partitions
         self._areas = areas
 
-    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:  # noqa: ARG002
-        """Nothing is kept."""
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        """Who is refused."""
+        if self._eraser is not None:
+            self._eraser.absorb(view, inputs)
         return set()
 
     def everything(self, view: View) -> set[bytes]:  # noqa: ARG002
@@ -105,18 +119,29 @@ class Pseudonymise:
         return set()
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
-        """Records of `identified.<supplier>.<dataset>` to identities, activities and quarantine."""
+        """Records of `identified.<supplier>.<dataset>` to identities, activities and quarantine.
+
+        And orders to erase to tombstones of them.
+        """
         out = Outputs()
+        suppressed = None
+        if self._eraser is not None:
+            self._eraser.settle(view, inputs, out)
+            suppressed = self._eraser.suppressed(view)
         for batch in inputs:
+            if batch.topic in eraser.READS:
+                continue
             _, supplier, dataset = batch.topic.split(".")
             if dataset == contracts.ENQUIRY:
                 if self._opener is not None:
                     self._opener.take(batch, out)
                 continue
-            self._take(supplier, dataset, batch, out)
+            self._take(view, supplier, dataset, batch, suppressed or None, out)
         return out
 
-    def _take(self, supplier: str, dataset: str, batch: Inputs, out: Outputs) -> None:
+    def _take(
+        self, view: View, supplier: str, dataset: str, batch: Inputs, suppressed: Suppressed | None, out: Outputs
+    ) -> None:
         contract = contracts.identified(supplier, dataset)
         bad: list[_Bad] = []
         gone: list[int] = []
@@ -133,6 +158,9 @@ class Pseudonymise:
                     framed.setdefault(wire.schema_id(value), []).append(row)
                 except wire.WireError:
                     bad.append(_Bad(row, "BadMagicByte"))
+        # Who is refused is, whether the record can be read or not: a copy in quarantine would be one more.
+        refused = self._refused_by_key(supplier, batch, suppressed) if suppressed else {}
+        by_details: dict[str, Ordered] = {}
         taken: list[tuple[list[int], pl.DataFrame]] = []
         for id_, rows in framed.items():
             try:
@@ -144,13 +172,20 @@ class Pseudonymise:
             bad += [_Bad(rows[i], "Undecodable") for i in found.bad]
             frame = pl.DataFrame(one_batch(found.batch))
             good_rows = [rows[i] for i in found.good]
+            if suppressed:
+                mine, of = self._refused_by_content(supplier, contract, frame, batch, good_rows, suppressed)
+                refused, by_details = {**mine, **refused}, {**of, **by_details}
+                keep = [i for i, r in enumerate(good_rows) if r not in refused]
+                frame, good_rows = frame[keep], [good_rows[i] for i in keep]
             frame, good_rows, failed = self._check(contract, frame, good_rows, batch)
             bad += failed
             if good_rows:
                 taken.append((good_rows, frame))
         # In log order, so that the last record of a key has the last word.
         live = [r for rows, _ in taken for r in rows]
-        retract = self._readable(gone + [b.row for b in bad], batch)
+        bad = [b for b in bad if b.row not in refused]
+        why = self._why(supplier, dataset, batch, [b.row for b in bad], refused)
+        retract = self._readable(list(dict.fromkeys([*gone, *why])), batch)
         last = {k: r for r, k in enumerate(batch.keys) if k is not None}
         if batch.superseded:
             last = {k: r for k, r in last.items() if batch.offsets[r] not in batch.superseded}
@@ -159,13 +194,67 @@ class Pseudonymise:
             keep = [i for i, r in enumerate(rows) if last.get(batch.keys[r]) == r]  # type: ignore[arg-type]
             part = frame if len(keep) == len(rows) else frame[keep]
             self._say(supplier, dataset, contract, part, [rows[i] for i in keep], batch, out)
-        self._retract(supplier, dataset, contract, retract, batch, out)
+        self._retract(supplier, dataset, contract, retract, batch, [why.get(r, []) for r in retract], out)
         self._quarantine(supplier, dataset, bad, gone, batch, out)
         out.count("accepted", len(live) + len(gone))
         out.count("quarantined", len(bad))
-        replaced = [r for r in live if last[batch.keys[r]] != r] if len(last) < len(batch.keys) else []  # type: ignore[index]
-        told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad], "replaced": replaced}
-        _tally(batch, told, out)
+        came = [r for r in refused if batch.values[r] is not None]
+        if refused and self._eraser is not None:
+            assert suppressed is not None
+            keys = [k for r in came if (k := batch.keys[r]) is not None and last.get(k) == r]
+            out.emit(batch.topic, batch.partition, keys, [None] * len(keys))
+            out.count("refused", len(came))
+            self._eraser.refuse_subjects(view, by_details, suppressed, out)
+        all_last = len(last) == len(batch.keys)
+        replaced = [] if all_last else [r for r in live if last.get(batch.keys[r]) != r]  # type: ignore[arg-type]
+        told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad]}
+        _tally(batch, {**told, "refused": came, "replaced": replaced}, out)
+
+    def _refused_by_key(self, supplier: str, batch: Inputs, suppressed: Suppressed) -> dict[int, Ordered]:
+        """Rows, tombstones too, whose key names a subject that is refused, and by which order."""
+        assert self._eraser is not None
+        subjects = pl.DataFrame({"subject": subjects_of(_texts(batch.keys).to_list())})
+        hashes = subjects.select(self._eraser.keys.subject(supplier, pl.col("subject"))).to_series()
+        return suppressed.rulings("subject", hashes)
+
+    def _refused_by_content(
+        self,
+        supplier: str,
+        contract: Contract,
+        frame: pl.DataFrame,
+        batch: Inputs,
+        rows: list[int],
+        suppressed: Suppressed,
+    ) -> tuple[dict[int, Ordered], dict[str, Ordered]]:
+        """Rows that say they are of a subject, or of a person, who is refused; and subjects who are by their
+        details."""
+        assert self._eraser is not None
+        keys = self._eraser.keys
+        own = subjects_of(_texts(batch.keys[r] for r in rows).to_list())
+        named = frame.select(said=pl.col(contract.subject_field), own=pl.lit(own), row=pl.lit(pl.Series(rows)))
+        # Whom the key names is looked up already; here, whom the content names under another's key.
+        others = named.filter(pl.col("said").ne_missing(pl.col("own")))
+        hashes = others.select(keys.subject(supplier, pl.col("said"))).to_series()
+        refused = {others["row"][i]: by for i, by in suppressed.rulings("subject", hashes).items()}
+        of: dict[str, Ordered] = {}
+        if contract.record_field is None and suppressed.any_token:
+            by_token = suppressed.rulings("token", keys.tokens(frame))
+            both = named[list(by_token)].select(keys.subject(supplier, pl.col(n)).alias(n) for n in ("said", "own"))
+            for (i, by), hashes_of in zip(by_token.items(), both.iter_rows(), strict=True):
+                refused.setdefault(rows[i], by)
+                of |= {h: by for h in hashes_of if h is not None}
+        return refused, of
+
+    def _why(
+        self, supplier: str, dataset: str, batch: Inputs, bad: list[int], refused: dict[int, Ordered]
+    ) -> dict[int, Headers]:
+        """What retention is told of each row that takes its key's output back, by row; of a supplier's own tombstone
+        there is nothing to tell."""
+        headers = {r: Deletion("correction", by=supplier).headers for r in bad}
+        for r, by in refused.items():
+            at = (batch.topic, batch.offsets[r], supplier, dataset) if batch.values[r] is not None else None
+            headers[r] = Deletion.ordered(by.reason, by.by, by.order_id, at).headers
+        return headers
 
     def _decode(self, id_: int, bodies: list[bytes], contract: Contract, topic: str) -> Decoded:
         if id_ == self._ids.schema_id(topic):
@@ -309,12 +398,15 @@ class Pseudonymise:
         contract: Contract,
         rows: list[int],
         batch: Inputs,
+        why: list[Headers],
         out: Outputs,
     ) -> None:
-        """A tombstone, or a record that nobody can read, leaves nothing of its key downstream."""
+        """A tombstone, a record that nobody can read, or one that is refused leaves nothing of its key downstream."""
         if not rows:
             return
-        parts = pl.DataFrame({"key": _texts(batch.keys[r] for r in rows)}).filter(pl.col("key").is_not_null())
+        texts = _texts(batch.keys[r] for r in rows)
+        headers = [h for h, text in zip(why, texts, strict=True) if text is not None]
+        parts = pl.DataFrame({"key": texts}).filter(pl.col("key").is_not_null())
         if contract.record_field:
             split = pl.col("key").str.splitn("|", 2).struct
             parts = parts.select(
@@ -325,10 +417,10 @@ class Pseudonymise:
             parts = parts.rename({"key": contract.subject_field})
         refs = parts.select(self._refs_of(supplier, dataset, contract))
         both = _bytes(refs.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series())
-        out.emit("linkage.activity", batch.partition, both, [None] * len(both))
+        out.emit("linkage.activity", batch.partition, both, [None] * len(both), headers)
         if dataset == "person":
             subjects = _bytes(refs["subject_ref"])
-            out.emit("linkage.identity", batch.partition, subjects, [None] * len(subjects))
+            out.emit("linkage.identity", batch.partition, subjects, [None] * len(subjects), headers)
 
     def _quarantine(
         self, supplier: str, dataset: str, bad: list[_Bad], gone: list[int], batch: Inputs, out: Outputs

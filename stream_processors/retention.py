@@ -6,13 +6,16 @@ it; of each record it reads the envelope alone. The tombstone is written where t
 pseudonymise writes the same keys, and may do so between the record that expired and the tombstone, which then destroys
 what it was not meant for. So what retention writes carries a mark, and is read back: what pseudonymise said meanwhile
 is kept until then, and said again. See ADR 11.
+
+What pseudonymise deletes itself (an order to erase, a supplier's withdrawal, a correction that nobody can read) flows
+down without retention, which reads it and writes the line. See ADR 21.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
@@ -25,7 +28,7 @@ from schemas.registry import SchemaIds
 from stream_processors import clock, ledger
 from stream_processors.clock import Clock
 from stream_processors.envelope import Envelope, envelope
-from stream_processors.ledger import Head
+from stream_processors.ledger import Deletion, Head
 from stream_processors.retention_policy import RetentionPolicy
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -72,6 +75,17 @@ class _Way:
     def unpacked(cls, row: bytes) -> _Way:
         mark, destroys, latest = msgpack.unpackb(row)
         return cls(mark, destroys, tuple(latest) if latest is not None else None)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """What retention has hit by mistake: value and offset of what pseudonymise said (a null value is a deletion), and
+    value and offset of what lies there now."""
+
+    value: bytes | None
+    offset: int
+    lies: bytes | None
+    lies_at: int | None
 
 
 @dataclass
@@ -121,6 +135,7 @@ class Retention:
             for (key, i), old in zip(last.items(), view.get_many("due", list(last)), strict=True):
                 value = batch.values[i]
                 if old is not None:
+                    view.removed[key] = old
                     expires_on, *whose, _ = msgpack.unpackb(old)
                     view.put("calendar", _day(expires_on) + key, None)
                     if value is None:
@@ -146,13 +161,14 @@ class Retention:
         keys = sorted(touched)
         rows = dict(zip(keys, view.get_many("said", [_WAY + k for k in keys]), strict=True))
         step = self._begun(view, inputs, {k: _Way.unpacked(row) for k, row in rows.items() if row is not None})
+        self._deleted(view, step, inputs)
         again, arrived = self._read_back(step, inputs)
         if not inputs:
             again = self._left_over(view, step)
         expiring = set(keys) | self._expired(view, step, inputs)
         for key in sorted(again):
             expiring.discard(key)
-            self._say_again(step, key, *again[key])
+            self._say_again(step, key, again[key])
         candidates = sorted(expiring)
         unloaded = [k for k in candidates if k not in rows]
         for key, row in zip(unloaded, view.get_many("said", [_WAY + k for k in unloaded]), strict=True):
@@ -165,7 +181,8 @@ class Retention:
             *rest, offset = msgpack.unpackb(packed)
             found, way = Envelope(*rest), step.ways.get(key)
             if self._is_over(found.expires_on, step.now) and (way is None or way.destroys != offset):
-                late = key in arrived and self._is_over(found.expires_on, step.before)
+                # What was held when a shorter policy had it said again has not come too late.
+                late = key in arrived and key not in view.removed and self._is_over(found.expires_on, step.before)
                 self._line(step, key, found, offset, late=late)
                 step.say(key, None, destroys=offset)
         return self._ended(view, step, rows)
@@ -198,18 +215,58 @@ class Retention:
             batch = pa.RecordBatch.from_pylist(step.lines, schema=arrow_schema(_LEDGER))
             values = wire.frame(self._ids.schema_id(ledger.TOPIC), encode(batch, _LEDGER))
             out.emit(ledger.TOPIC, view.partition, [ledger.key(line) for line in step.lines], values)
-        for why in ("expiry", "hard_stop", "late"):
-            out.count(f"destroyed.{why}", sum(line["why"] == why for line in step.lines))
+        for line in step.lines:
+            out.count(f"refused.{line['why']}" if line["refused"] else f"destroyed.{line['why']}")
         return out
+
+    # What others have deleted.
+
+    def _deleted(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> None:
+        """A line for each record that pseudonymise has taken back, if it was held and has no line yet, and for each
+        that it refused."""
+        for batch in inputs:
+            if batch.topic != self._topic:
+                continue
+            tombstones = [i for i, v in enumerate(batch.values) if v is None and _mark(batch, i) is None]
+            gone = {k for i in tombstones if (k := batch.keys[i]) is not None}
+            held = {k: self._held_before(view, step, k) for k in gone}
+            for i, (key, value, offset) in enumerate(zip(batch.keys, batch.values, batch.offsets, strict=True)):
+                if key is None or key not in gone:
+                    continue
+                mark = _mark(batch, i)
+                if value is not None:
+                    held[key] = envelope(self._topic, value), offset
+                elif mark is None:
+                    self._taken_back(
+                        step, key, held[key], Deletion.of(batch.headers[i] if batch.headers else None), offset
+                    )
+                    held[key] = None
+                elif (way := step.ways.get(key)) is not None and way.mark == mark and way.destroys is None:
+                    held[key] = None  # what was said again and taken back has its line; what is hit by mistake returns
+
+    def _held_before(self, view: View, step: _Step, key: bytes) -> tuple[Envelope, int] | None:
+        """What the log held of a key before the batch, and where; None if it has its line already."""
+        row, way = view.removed.get(key), step.ways.get(key)
+        if row is None:
+            return None
+        *found, offset = msgpack.unpackb(row)
+        return (Envelope(*found), offset) if way is None or way.destroys != offset else None
+
+    def _taken_back(
+        self, step: _Step, key: bytes, held: tuple[Envelope, int] | None, said: Deletion, tombstone: int
+    ) -> None:
+        if held is not None:
+            self._line(step, key, *held, deletion=replace(said, refused_at=None), tombstone=tombstone)
+        if said.refused_at is not None:
+            topic, offset, supplier, dataset = said.refused_at
+            found = Envelope(self._stop, supplier, dataset if self._kind == "activity" else None)
+            self._line(step, key, found, offset, deletion=said, tombstone=tombstone, topic=topic)
 
     # What is under way.
 
-    def _read_back(
-        self, step: _Step, inputs: Sequence[Inputs]
-    ) -> tuple[dict[bytes, tuple[bytes | None, int, bytes | None]], set[bytes]]:
-        """What our own records have hit by mistake: what pseudonymise said, its offset, and what lies there now.
-        Besides, the keys that pseudonymise has written."""
-        again: dict[bytes, tuple[bytes | None, int, bytes | None]] = {}
+    def _read_back(self, step: _Step, inputs: Sequence[Inputs]) -> tuple[dict[bytes, _Again], set[bytes]]:
+        """What our own records have hit by mistake. Besides, the keys that pseudonymise has written."""
+        again: dict[bytes, _Again] = {}
         arrived: set[bytes] = set()
         for batch in inputs:
             if batch.topic != self._topic:
@@ -226,33 +283,36 @@ class Retention:
                 elif way is not None and way.mark == mark:
                     del step.ways[key]
                     if way.latest is not None and way.latest[0] != value:
-                        again[key] = (*way.latest, value)
+                        again[key] = _Again(*way.latest, value, offset)
         return again, arrived
 
-    def _left_over(self, view: View, step: _Step) -> dict[bytes, tuple[bytes | None, int, bytes | None]]:
+    def _left_over(self, view: View, step: _Step) -> dict[bytes, _Again]:
         """After a long absence: what was under way has been read, or was compacted away before anybody read it."""
-        again: dict[bytes, tuple[bytes | None, int, bytes | None]] = {}
+        again: dict[bytes, _Again] = {}
         keys = sorted(step.ways)
         for key, packed in zip(keys, view.get_many("due", keys), strict=True):
             way = step.ways[key]
             if packed is None:
                 if way.latest is not None and way.latest[0] is not None:
-                    again[key] = (*way.latest, None)
+                    again[key] = _Again(*way.latest, None, None)
                 del step.ways[key]
             elif msgpack.unpackb(packed)[3] != way.destroys:
                 del step.ways[key]
         return again
 
-    def _say_again(self, step: _Step, key: bytes, value: bytes | None, offset: int, lies: bytes | None) -> None:
-        if value is None:
+    def _say_again(self, step: _Step, key: bytes, again: _Again) -> None:
+        if again.value is None:
+            if again.lies is not None and again.lies_at is not None:
+                found = envelope(self._topic, again.lies)
+                self._line(step, key, found, again.lies_at, deletion=Deletion("withdrawal"))
             step.say(key, None)
             return
-        found = envelope(self._topic, value)
+        found = envelope(self._topic, again.value)
         if not self._is_over(found.expires_on, step.now):
-            step.say(key, value)
+            step.say(key, again.value)
             return
-        self._line(step, key, found, offset)
-        if lies is not None:
+        self._line(step, key, found, again.offset)
+        if again.lies is not None:
             step.say(key, None)
 
     # What has expired.
@@ -273,24 +333,53 @@ class Retention:
             return set()
         return {k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)}
 
-    def _line(self, step: _Step, key: bytes, found: Envelope, offset: int, *, late: bool = False) -> None:
-        """A line for a record. `late`: it had expired when it came."""
-        assert step.now.confirmed is not None
-        why = "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
+    def _line(
+        self,
+        step: _Step,
+        key: bytes,
+        found: Envelope,
+        offset: int,
+        *,
+        late: bool = False,
+        deletion: Deletion | None = None,
+        tombstone: int | None = None,
+        topic: str | None = None,
+    ) -> None:
+        """A line for a record. `late`: it had expired when it came, and was not held. `deletion`: it did not expire,
+        pseudonymise took it back, by the tombstone at that offset. `topic`: where it lay, if not here."""
+        expires: int | None = min(found.expires_on, self._stop)
+        if deletion is None:
+            why = "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
+            said: dict[str, Any] = {"reason": None, "by": None, "order_id": None, "refused": False}
+        else:
+            why = deletion.why
+            expires = expires if deletion.refused_at is None else None
+            said = {
+                "reason": deletion.reason,
+                "by": deletion.by or found.supplier,
+                "order_id": deletion.order_id,
+                "refused": deletion.refused_at is not None,
+            }
         line = {
             "record": hashlib.sha256(key).hexdigest(),
             "kind": self._kind,
             "dataset": found.dataset,
             "supplier": found.supplier,
             "why": why,
-            "expires_on": _EPOCH + timedelta(min(found.expires_on, self._stop)),
-            "as_of": _EPOCH + timedelta(step.now.confirmed),
-            "topic": self._topic,
+            "expires_on": _date(expires),
+            "as_of": _date(step.now.confirmed),
+            "topic": topic or self._topic,
             "partition": step.partition,
             "offset": offset,
+            **said,
+            "tombstone": tombstone,
         }
         whole, step.head = ledger.chained(line, step.head)
         step.lines.append(whole)
+
+
+def _date(days: int | None) -> date | None:
+    return None if days is None else _EPOCH + timedelta(days)
 
 
 def _add(changes: dict[tuple[str, str | None, str], int], what: tuple[str, str | None, str]) -> None:

@@ -14,7 +14,12 @@ from schemas.registry import SchemaIds
 from stream_processors.areas import Areas, load_areas
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.enquiry.opening import Opener
+from stream_processors.enquiry.seal import private_key
 from stream_processors.epochs import Epochs
+from stream_processors.erasure import eraser
+from stream_processors.erasure.eraser import Eraser
+from stream_processors.erasure.order import TOPIC as ORDERS
+from stream_processors.erasure.suppression import SuppressionKeys
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -52,6 +57,8 @@ WRITERS: Mapping[str, str] = MappingProxyType(
         "linkage.candidate": "route",
         "linkage.link": "link",
         "linkage.sought": "link",
+        "linkage.found": "join",
+        "linkage.suppression": "pseudonymise",
         "linkage.contribution": "join",
         "governance.finding": "join",
         "research.person": "publish",
@@ -65,11 +72,23 @@ ALSO_WRITE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "linkage.activity": ("retention.activity",),
         "governance.ledger": ("retention.identity", "retention.activity"),
         "governance.alert": ("link",),
+        "governance.finding": ("pseudonymise",),
+        "identified.*": ("pseudonymise",),
     }
 )
 """Who may write a topic besides. Retention reads back what it writes into its input, and puts right what it hit by
-mistake (ADR 11); each line of the ledger has its writer in its key. Alerts are the control plane's; link's have its
+mistake (ADR 11); each line of the ledger has its writer in its key. pseudonymise answers orders, and writes tombstones
+at the source for whom it refuses whatever the supplier says (ADR 20). Alerts are the control plane's; link's have its
 partition in their key."""
+
+BESIDE: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "pseudonymise": frozenset(eraser.READS),
+        **{name: frozenset({CLOCK}) for name in ("publish", *(d.name for d in DECLARATIONS.values()))},
+    }
+)
+"""What a processor may read beside its input, from another zone. The clock has no data. pseudonymise, which sees
+everything of its partition anyway, reads orders, who is refused, and whom an order was found to be about."""
 
 
 class TopologyError(ValueError):
@@ -103,9 +122,10 @@ class Context:
         postcodes: Path | None = None,
         k_anonymity: int = 0,
         catalogue: Catalogue | None = None,
+        policy: RetentionPolicy | None = None,
         epochs: Callable[[], Epochs] | None = None,
     ) -> Context:
-        """With the retention policy and the catalogue of the installation, unless another is given, and the areas of a
+        """With the retention policy and the catalogue of the installation, unless others are given, and the areas of a
         postcode directory.
 
         Raises:
@@ -118,7 +138,7 @@ class Context:
             schema_ids,
             partitions,
             catalogue or load_catalogue(),
-            load_policy(),
+            policy or load_policy(),
             areas,
             epochs,
             k_anonymity,
@@ -152,15 +172,27 @@ def _publish(context: Context) -> Processor:
 def _pseudonymise(context: Context) -> Processor:
     key = context.token_key()
     epochs = context.epochs() if context.epochs is not None else Epochs.first(key)
+    refs = Refs(key)
+    erases = Eraser(
+        SuppressionKeys(key, context.catalogue),  # by the key of references, which no epoch changes
+        refs,
+        [private_key(master) for master in epochs.opens],
+        epochs.leads,
+        context.catalogue,
+        context.policy,
+        context.schema_ids,
+        context.partitions,
+    )
     return Pseudonymise(
         epochs,
-        Refs(key),
+        refs,
         context.catalogue,
         context.policy,
         context.schema_ids,
         context.partitions,
         context.areas,
         Opener(epochs, context.catalogue, context.schema_ids, context.partitions),
+        erases,
     )
 
 
@@ -186,8 +218,7 @@ def validate(topology: tuple[Declaration, ...] = TOPOLOGY) -> None:
         _ = contracts.contract(name).leaves
     writers: dict[str, str] = {}
     for d in topology:
-        # The clock has no data, and the same tick in every partition: it may be read beside anything.
-        reads = [topic for topic in d.reads if topic != CLOCK]
+        reads = [topic for topic in d.reads if topic not in BESIDE.get(d.name, ())]
         by = {PARTITIONED_BY.get(topic) for topic in reads}
         if by != {d.by}:
             raise TopologyError(f"{d.name}: inputs must all be partitioned by {d.by}")
@@ -213,7 +244,7 @@ def validate(topology: tuple[Declaration, ...] = TOPOLOGY) -> None:
             raise TopologyError(f"{d.name}: one changelog restores one table")
     for d in topology:
         for topic in d.reads:
-            if topic not in ("identified.*", CLOCK) and topic not in writers:
+            if topic not in ("identified.*", CLOCK, ORDERS) and topic not in writers:
                 raise TopologyError(f"{d.name} reads {topic}, which nobody writes")
-    for topic in (*writers, *ALSO_WRITE, CLOCK):
+    for topic in {*writers, *ALSO_WRITE, CLOCK, ORDERS} - {"identified.*"}:
         contracts.contract(topic.replace(".", "/"))

@@ -1,8 +1,8 @@
-"""What accounting costs: processor seconds of everything that runs, with and without it, one after the other.
+"""What accounting costs, in processor seconds: on a machine that others use, too, they say the same each time, within
+some percent, and throughput does not.
 
-    python -m infra.bench.accounts [RECORDS] [ROUNDS]
-
-Processor seconds, not throughput: on a machine that others use, too, they say the same each time, within some percent.
+    python -m infra.bench.accounts [RECORDS] [ROUNDS]     a stack of its own, with and without it, one after the other
+    python -m infra.bench.accounts compute [RECORDS]      without a broker: its share of what processors compute
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 from unittest.mock import patch
 
 import polars as pl
@@ -26,11 +30,20 @@ from infra.provision import provision
 from infra.rest import Flow
 from infra.settings import Settings
 from producers.publisher import Publisher
+from schemas import contracts, wire
+from schemas.codec import arrow_schema, encode
+from schemas.registry import StaticRegistry
 from stream_processors.access import ADMIN
-from stream_processors.topology import NAMES
+from stream_processors.arrow import one_batch
+from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER, Accountant
+from stream_processors.runtime.driver import Driver
+from stream_processors.runtime.partition import partitions_of
+from stream_processors.runtime.task import Task
+from stream_processors.topology import NAMES, Context, build
 
 _REST_S = 900
 _SHARE_OF_PERSONS = 0.1
+_PARTITIONS, _BATCH, _RECEIVED_MS = 4, 15_000, 1_500_000_000_000
 
 
 def measure(records: int, *, accounts: bool) -> dict[str, float]:
@@ -99,6 +112,59 @@ def _seconds(workers: int, broker: int) -> dict[str, float]:
     return {name: p.cpu_times().user + p.cpu_times().system for name, p in processes.items()}
 
 
+def compute(records: int) -> dict[str, float]:
+    """Accounting's share, in percent, of what each processor computes, and of all; batches as large as there are."""
+    spent: dict[str, float] = dict.fromkeys(NAMES, 0.0)
+    worked = dict(spent)
+
+    def timed(into: dict[str, float], name: Callable[[Any], str], call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(of: Any, *args: Any, **more: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return call(of, *args, **more)
+            finally:
+                into[name(of)] += time.thread_time() - began
+
+        return called
+
+    ids = StaticRegistry()
+    ids.schema_id = cache(ids.schema_id)  # type: ignore[method-assign]  # as a worker's registry remembers
+    context = Context.default(lambda: b"t" * 32, lambda: b"r" * 32, ids, _PARTITIONS)
+    driver = Driver([build(name, context) for name in NAMES], _PARTITIONS, seed=1, accounts=ids)
+    people = int(records * _SHARE_OF_PERSONS)
+    frame = load.persons(people)
+    for supplier, dataset, rows in (
+        ("council-northam", "person", load.council(frame)),
+        ("dfe", "person", load.department(frame, "UPN")),
+        ("dfe", "absence", load.absences(records - 2 * people, people)),
+    ):
+        _append(driver, ids, supplier, dataset, rows)
+    with (
+        patch.object(Accountant, "book", timed(spent, lambda a: a.processor, Accountant.book)),
+        patch.object(Task, "step", timed(worked, lambda t: t.processor.declaration.name, Task.step)),
+        patch.object(Task, "commit", timed(worked, lambda t: t.processor.declaration.name, Task.commit)),
+    ):
+        while ready := driver.ready():
+            for task in ready:
+                driver.step(task, _BATCH)
+    shares = {name: 100 * spent[name] / worked[name] for name in NAMES}
+    shares["all"] = 100 * sum(spent.values()) / sum(worked.values())
+    return {name: round(n, 2) for name, n in shares.items()}
+
+
+def _append(driver: Driver, ids: StaticRegistry, supplier: str, dataset: str, rows: pl.DataFrame) -> None:
+    contract, topic = contracts.identified(supplier, dataset), contracts.identified_topic(supplier, dataset)
+    subject, record = contract.subject_field, contract.record_field
+    batch = one_batch(rows.select(arrow_schema(contract).names))
+    values = wire.frame(ids.schema_id(topic), encode(batch, contract))
+    keys = rows.select(pl.concat_str([subject, record], separator="|")).to_series() if record else rows[subject]
+    headers = [(BATCH_HEADER, topic.encode()[-BATCH_BYTES:])]
+    for key, value, partition in zip(
+        keys.to_list(), values, partitions_of(rows[subject], _PARTITIONS).tolist(), strict=True
+    ):
+        driver.append(topic, partition, key.encode(), value, _RECEIVED_MS, headers)
+
+
 def main(records: int, rounds: int) -> None:
     """Rounds of both, in turn; prints the sums and what accounting adds."""
     sums: dict[bool, dict[str, float]] = {True: {}, False: {}}
@@ -122,4 +188,7 @@ def main(records: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int((sys.argv[1:2] or ["60000"])[0]), int((sys.argv[2:3] or ["1"])[0]))
+    if sys.argv[1:2] == ["compute"]:
+        print(json.dumps(compute(int((sys.argv[2:3] or ["48000"])[0])), indent=1))
+    else:
+        main(int((sys.argv[1:2] or ["60000"])[0]), int((sys.argv[2:3] or ["1"])[0]))

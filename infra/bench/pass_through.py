@@ -13,14 +13,15 @@ from infra.settings import Settings
 from stream_processors.runtime.kafka import consumer_config, producer_config
 
 
-def copy(settings: Settings, source: str, target: str, batch: int) -> tuple[int, float]:
-    """Copy a topic's records, partition by partition number; returns records and seconds, without the first batch."""
+def copy(settings: Settings, source: str, target: str, batch: int) -> tuple[int, float, float]:
+    """Copy a topic's records, partition by partition number; returns records, seconds and processor seconds, without
+    the first batch."""
     producer = Producer(producer_config(settings, "bench.copy", "bench.copy"))
     producer.init_transactions(30)
     consumer = Consumer(consumer_config(settings, "bench.copy"))
     partitions = list(consumer.list_topics(source, timeout=30).topics[source].partitions)
     consumer.assign([TopicPartition(source, p, 0) for p in partitions])
-    left, records, first, last = set(partitions), 0, 0.0, 0.0
+    left, records, first, last, cpu = set(partitions), 0, 0.0, 0.0, 0.0
     while left:
         messages = consumer.consume(batch, 0.2)
         ends: dict[int, int] = {}
@@ -49,12 +50,13 @@ def copy(settings: Settings, source: str, target: str, batch: int) -> tuple[int,
         if first:
             records += copied
         else:
-            first = last
+            first, cpu = last, time.process_time()
+    cpu = time.process_time() - cpu
     consumer.close()
-    return records, last - first
+    return records, last - first, cpu
 
 
 if __name__ == "__main__":
     settings = Settings()
-    count, seconds = copy(settings, sys.argv[1], sys.argv[2], settings.batch_records)
-    print(json.dumps({"records": count, "seconds": seconds}))
+    count, seconds, cpu_seconds = copy(settings, sys.argv[1], sys.argv[2], settings.batch_records)
+    print(json.dumps({"records": count, "seconds": seconds, "cpu_seconds": cpu_seconds}))

@@ -7,15 +7,20 @@ of all partitions were seen and no more comes.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
 
+# As of a worker that runs alone (`infra.worker`), whatever the command that started this one gave itself.
+os.environ["POLARS_MAX_THREADS"] = str(os.cpu_count() or 1)
+
 
 @dataclass
 class Stage:
-    """What one stage did. `seconds` and `records` leave the first batch out: it is the warm-up."""
+    """What one stage did. All but the memory leave the first batch out: it is the warm-up. `cpu_seconds` are those of
+    all threads, the client's too; the machine's other work lengthens `seconds` more than it does them."""
 
     processor: str
     records: int = 0
@@ -34,14 +39,15 @@ class _Watch:
         self.first = 0.0
         self.last = 0.0
         self.records = 0
+        self.cpu_first = self.cpu_last = 0.0
 
     def batch(self, records: int) -> None:
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         if not self.first:
-            self.first = now
+            self.first, self.cpu_first = now, cpu
         else:
             self.records += records
-        self.last = now
+        self.last, self.cpu_last = now, cpu
 
 
 def main(name: str) -> Stage:
@@ -78,8 +84,8 @@ def main(name: str) -> Stage:
             on_idle=lambda: worker.stop(),
         )
         worker.run()
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return Stage(name, watch.records, watch.last - watch.first, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Stage(name, watch.records, watch.last - watch.first, watch.cpu_last - watch.cpu_first, peak)
 
 
 if __name__ == "__main__":

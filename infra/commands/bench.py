@@ -34,10 +34,11 @@ def bench(
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    table = Table("stage", "records/s", "of pass-through", "at least", title=f"{records:,} records")
+    table = Table("stage", "records/s", "of pass-through", "at least", "CPU us a record", title=f"{records:,} records")
     for name, rate in figures["records_per_second"].items():
         target = figures["targets"].get(name)
-        table.add_row(name, f"{rate:,}", f"{figures['ratio_to_pass_through'][name]:.2f}", f"{target or ''}")
+        ratio, cpu = figures["ratio_to_pass_through"][name], figures["cpu_us_a_record"].get(name, "")
+        table.add_row(name, f"{rate:,}", f"{ratio:.2f}", f"{target or ''}", f"{cpu}")
     console.print(table)
     rest = Table("figure", "value", "at most")
     rest.add_row("trickle, 99th percentile", f"{figures['trickle_p99_ms']:,} ms", "2,000 ms")

@@ -76,11 +76,12 @@ def list_(
     from infra.quarantine.entries import counts
     from infra.quarantine.reader import Reader
     from infra.quarantine.work import quarantines, scan, supplier_of
+    from stream_processors.edition import Edition
 
     meant = _filter(supplier, dataset, error, since, until)
     found: list[pl.DataFrame] = []
     with _broker(), bar() as on_progress, Reader(_settings()) as reader:
-        for topic, partitions in quarantines(reader.topics(), meant.suppliers).items():
+        for topic, partitions in quarantines(reader.topics(), meant.suppliers, Edition(Settings().edition)).items():
             for p in range(partitions):
                 low, high = reader.ends(topic, p)
                 rows = scan(reader, topic, p, low, high, _summed(on_progress, f"{supplier_of(topic)} {p}", high - low))

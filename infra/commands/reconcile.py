@@ -113,13 +113,14 @@ def _show(found: Report, console: Console) -> None:
         "published",
         "accepted",
         "deletions",
+        "refused",
         "quarantined",
         "state",
     )
     if found.batches:
         table = Table(*(Column(name, overflow="fold") for name in names))
         for b in found.batches:
-            numbers = (b.read, b.rejected, b.published, b.accepted, b.deletions, b.quarantined)
+            numbers = (b.read, b.rejected, b.published, b.accepted, b.deletions, b.refused, b.quarantined)
             table.add_row(b.supplier, b.dataset, b.batch_id[:12], *(f"{n:,}" for n in numbers), b.state)
         console.print(table)
     if found.datasets:

@@ -94,6 +94,8 @@ def replay(
             fail(f"{target}: nothing has been read yet, so there is nothing to read again", EXIT_ERROR)
         start = _start(groups, spans, moment, to_offset, from_file)
         plan = planned(spans, {d.name: about for d, about in found}, numbers, start)
+        if to_offset is not None and not any(s.again for s in plan):
+            raise ReplayError(f"nothing was committed beyond {to_offset}, so there is nothing to read again")
         rows = [_row(settings, d.name, [s for s in plan if s.at.processor == d.name]) for d, _ in found]
         if export is not None:
             export.write_text(to_csv(plan))
@@ -159,7 +161,7 @@ def _start(
         times: dict[At, int] = groups.at_time(spans, moment)
         return lambda s: times[s.at]
     if offset is not None:
-        return lambda _: offset
+        return lambda s: min(offset, s.committed)  # of a shorter log, nothing is read again
     if file is None:
         return lambda _: 0
     try:
@@ -182,7 +184,7 @@ def _row(settings: Settings, name: str, spans: Sequence[Span]) -> dict[str, Any]
     from stream_processors.topology import declaration
 
     again = sum(s.again for s in spans)
-    keeps = bool(declaration(name).keeps)
+    keeps = not declaration(name).stateless
     read = sum(s.committed - s.low for s in spans) if keeps and again else again
     rate = _rate(settings, name, spans) if again else None
     return {
@@ -203,6 +205,7 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
     """Measured; None where this user may not read the key that the processor works with."""
     from infra.catalogue import configured_catalogue
     from infra.keys import KeyFileError, read_key, research_key, token_key
+    from infra.policy import configured_policy
     from infra.replay.estimate import records_per_second
     from schemas.registry import Registry
     from stream_processors.edition import Edition, EditionSchemas
@@ -216,6 +219,7 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
         settings.postcodes,
         settings.k_anonymity,
         configured_catalogue(settings),
+        configured_policy(settings),
     )
     try:
         return records_per_second(settings, build(name, context), spans)

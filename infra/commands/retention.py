@@ -90,10 +90,12 @@ def due(
 
 def _say_due(settings: Settings, day: date, as_json: bool) -> None:
     from infra.held import due as count
-    from stream_processors.retention_policy import load_policy
+    from infra.policy import PolicyFileError, configured_policy
 
     try:
-        found = count(settings, day, load_policy().hard_stop)
+        found = count(settings, day, configured_policy(settings).hard_stop)
+    except PolicyFileError as e:
+        fail(str(e), EXIT_ERROR)
     except KafkaException as e:
         _away(e)
     rows = [{"supplier": s, "dataset": d, "records": n} for (s, d), n in sorted(found.items())]
@@ -114,6 +116,7 @@ def verify(as_json: AsJson = False) -> None:
     Example: lethe ledger verify
     """
     from infra.held import ledger_heads, ledger_lines
+    from schemas.registry import RegistryDownError
     from stream_processors.ledger import verify as check
 
     settings = Settings()
@@ -122,6 +125,8 @@ def verify(as_json: AsJson = False) -> None:
         faults = check(lines, ledger_heads(settings))
     except KafkaException as e:
         _away(e)
+    except RegistryDownError as e:
+        fail(str(e), EXIT_NOT_UP)
     if as_json:
         typer.echo(json.dumps({"lines": len(lines), "faults": faults}, indent=1))
     else:

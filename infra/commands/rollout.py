@@ -177,7 +177,7 @@ def retire(
             retirement.remove(found)
             log.write(operation.now(now_ms(), state="done", done=len(found.topics)))
     if as_json:
-        state = str(found.state) if found.state else None
+        state = [str(path) for path in found.state]
         document = {"executed": execute, "topics": found.topics, "groups": found.groups, "state": state}
         typer.echo(json.dumps(document, indent=1))
     else:

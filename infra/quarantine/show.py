@@ -13,6 +13,7 @@ from infra.settings import Settings
 from schemas import contracts, wire
 from schemas.registry import Registry, RegistryDownError
 from schemas.rows import from_value
+from stream_processors.edition import Edition
 
 At = tuple[str, int, int]
 """Supplier, and partition and offset in its quarantine topic."""
@@ -25,8 +26,9 @@ def entries(settings: Settings, meant: Filter, at: At | None, limit: int) -> lis
         KafkaException: the broker is away.
     """
     found: list[tuple[int, int, dict[str, Any]]] = []
+    edition = Edition(settings.edition)
     with Reader(settings) as reader:
-        for topic, partitions in quarantines(reader.topics(), meant.suppliers).items():
+        for topic, partitions in quarantines(reader.topics(), meant.suppliers, edition).items():
             supplier = supplier_of(topic)
             for p in range(partitions) if at is None else [at[1]] if at[1] < partitions else []:
                 rows = meant.of(scan(reader, topic, p, *reader.ends(topic, p), lambda _: None).latest())
@@ -54,7 +56,7 @@ def revealed(settings: Settings, at: At, reason: str, by: str | None) -> dict[st
         KafkaException, RegistryDownError: it could not be audited, and so is not shown.
     """
     supplier, partition, offset = at
-    topic = contracts.quarantine_topic(supplier)
+    topic = Edition(settings.edition).topic(contracts.quarantine_topic(supplier))
     registry = Registry(settings.registry, deadline_seconds=10)
     what = {"topic": topic, "partition": partition, "offset": offset}
     operation = Operation("quarantine_reveal", by or whoever(), reason, what, now_ms(), state="done", done=1)

@@ -23,6 +23,7 @@ from infra.quarantine.entries import Collector, Filter, Pace, decide, follow_new
 from infra.quarantine.reader import Reader
 from infra.settings import Settings
 from schemas import contracts
+from stream_processors.edition import Edition
 from stream_processors.pseudonymise import ATTEMPTS
 from stream_processors.runtime import kafka
 from stream_processors.runtime.faults import Faults
@@ -39,6 +40,7 @@ _MOST_RECORDS = 2_000
 _MOST_BYTES = 16 << 20
 _SUFFIX = ".quarantine"
 _PREFIX = "identified."
+_PLAIN = Edition()
 
 
 @dataclass
@@ -96,13 +98,13 @@ class _Sent:
 
 
 def supplier_of(topic: str) -> str:
-    """The supplier of a quarantine topic."""
-    return topic.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    """The supplier of a quarantine topic, of whichever edition."""
+    return topic.split(".")[1]
 
 
-def quarantines(topics: Mapping[str, int], only: Sequence[str] = ()) -> dict[str, int]:
-    """Quarantine topics and their partitions, of these suppliers or of all."""
-    found = {t: n for t, n in sorted(topics.items()) if t.startswith(_PREFIX) and t.endswith(_SUFFIX)}
+def quarantines(topics: Mapping[str, int], only: Sequence[str] = (), edition: Edition = _PLAIN) -> dict[str, int]:
+    """Quarantine topics of an edition and their partitions, of these suppliers or of all."""
+    found = {t: n for t, n in sorted(topics.items()) if edition.holds(t) and _is_quarantine(edition.plain(t))}
     return {t: n for t, n in found.items() if not only or supplier_of(t) in only}
 
 
@@ -121,6 +123,10 @@ def scan(reader: Reader, topic: str, partition: int, start: int, stop: int, seen
         at = batch[-1].offset() + 1
     seen(stop - at)
     return out
+
+
+def _is_quarantine(plain: str) -> bool:
+    return plain.startswith(_PREFIX) and plain.endswith(_SUFFIX)
 
 
 class Work:
@@ -146,6 +152,7 @@ class Work:
         self._superseded_only, self._on_progress, self._faults = superseded_only, on_progress, faults or Faults()
         self._stopping = stopping
         self._clock, self._sleep = clock, sleep
+        self._edition = Edition(settings.edition)
         self.tally = Tally()
         self.operation: Operation | None = None
 
@@ -204,7 +211,7 @@ class Work:
         if marks:
             yield from ((m.topic, m.partition, m.next_offset, m.end_offset) for m in marks)
             return
-        for topic, count in quarantines(reader.topics(), self._meant.suppliers).items():
+        for topic, count in quarantines(reader.topics(), self._meant.suppliers, self._edition).items():
             for partition in range(count):
                 low, high = reader.ends(topic, partition)
                 if low < high:
@@ -402,7 +409,7 @@ class Work:
                     if (topic, m.offset()) in sent.own:
                         continue
                     key = m.key() or b""
-                    found = hash(key.partition(b"|")[2] if topic.endswith(_SUFFIX) else key)
+                    found = hash(key.partition(b"|")[2] if _is_quarantine(self._edition.plain(topic)) else key)
                     if found in others.keys:
                         others.wrote.add(found)
             others.read_to[topic] = last + 1

@@ -27,7 +27,7 @@ class Remains:
 
     topics: tuple[str, ...]
     groups: tuple[str, ...]
-    state: Path | None
+    state: tuple[Path, ...]
     live: tuple[str, ...]
 
 
@@ -64,9 +64,10 @@ class Retirement:
         groups = [g for g in map(self._edition.group, NAMES) if g in known]
         described = self._admin.describe_consumer_groups(groups, request_timeout=_CALL_S) if groups else {}
         live = {g for g, found in described.items() if found.result().members}
-        state = self._settings.state
-        live |= {f"{r.processor}, pid {r.pid}" for r in running(state) if r.processor in NAMES}
-        return Remains(tuple(topics), tuple(groups), state if state.exists() else None, tuple(sorted(live)))
+        folders = {self._edition.folder(n): self._settings.state / self._edition.folder(n) for n in NAMES}
+        live |= {f"{r.processor}, pid {r.pid}" for r in running(self._settings.state) if r.processor in folders}
+        state = tuple(path for path in folders.values() if path.exists())
+        return Remains(tuple(topics), tuple(groups), state, tuple(sorted(live)))
 
     def remove(self, found: Remains) -> None:
         """Remove it: groups, then topics, then the state on this machine. Safe to repeat.
@@ -80,9 +81,8 @@ class Retirement:
         if found.topics:
             for future in self._admin.delete_topics(list(found.topics), operation_timeout=_CALL_S).values():
                 _unless_gone(future.exception())
-        if found.state is not None:
-            for name in NAMES:  # the control plane's lock lies there, too
-                shutil.rmtree(found.state / name, ignore_errors=True)
+        for folder in found.state:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND}

@@ -24,8 +24,8 @@ NO_PERSON = "no person record"
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What became of a batch. Holds if `state` is balanced: `published` = `accepted` + `deletions` + `quarantined`, and
-    `accepted` = `replaced_at_once` + the sum of `outcomes` + `no_longer_held`."""
+    """What became of a batch. Holds if `state` is balanced: `published` = `accepted` + `deletions` + `quarantined` +
+    `refused`, and `accepted` = `replaced_at_once` + the sum of `outcomes` + `no_longer_held`."""
 
     supplier: str
     dataset: str
@@ -48,6 +48,8 @@ class BatchReport:
     """Replaced, deleted, expired or erased since."""
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = ()
+    refused: int = 0
+    """Of somebody whom an order has erased."""
 
     @property
     def match_rate(self) -> float | None:
@@ -123,7 +125,7 @@ def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: 
     for partition, account in sorted(mine.items()):
         told = sum(account.count(name) for name in TAKEN)
         if told != account.read:
-            rule = "what is read is accepted, a deletion or quarantined"
+            rule = "what is read is accepted, a deletion, refused or quarantined"
             findings.append(
                 Finding("pseudonymise", rule, topic, partition, account.since, account.next, account.read, told)
             )
@@ -137,8 +139,9 @@ def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: 
         findings.append(Finding("publisher", rule, topic, 0, 0, 0, batch["published"], total))
     if partial:
         notes.append("part of it was read before accounts were kept, or is read again: not compared")
-    accepted, deletions, quarantined, replaced = (
-        sum(a.count(name) for a in mine.values()) for name in ("accepted", "deletions", "quarantined", "replaced")
+    accepted, deletions, quarantined, replaced, refused = (
+        sum(a.count(name) for a in mine.values())
+        for name in ("accepted", "deletions", "quarantined", "replaced", "refused")
     )
     held = live.filter((pl.col("batch") == batch["publication"]) & (pl.col("batch") != ""))
     outcomes = dict(held.group_by("found").len().sort("found").iter_rows())
@@ -172,6 +175,7 @@ def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: 
         max(gone, 0),
         tuple(findings),
         tuple(notes),
+        refused,
     )
 
 

@@ -44,6 +44,8 @@ def rows(batch: BatchReport) -> list[tuple[str, int]]:
         ("+ deletions", batch.deletions),
         ("+ in quarantine", batch.quarantined),
     ]
+    if batch.refused:
+        out.append(("+ refused: of people whom an order has erased", batch.refused))
     if batch.superseded:
         out.append(("+ replaced by a later record before they were read", batch.superseded))
     out += [(f"accepted: {name}", n) for name, n in batch.outcomes.items()]

@@ -204,7 +204,8 @@ def _datasets(
 ) -> list[DatasetReport]:
     counts: dict[str, Counter[str]] = {}
     for a in accounts:
-        if a.processor == "pseudonymise" and a.topic and not a.batch and not a.topic.endswith(".enquiry"):
+        of_a_supplier = a.topic.startswith("identified.") and not a.topic.endswith(".enquiry")
+        if a.processor == "pseudonymise" and of_a_supplier and not a.batch:
             of = counts.setdefault(a.topic, Counter())
             of.update(a.counts)
             of["read"] += a.read - a.heartbeats
@@ -245,7 +246,7 @@ def _read(source: Source, ids: SchemaIds) -> _Read:
             if day is not None:
                 out.confirmed[f"linkage.{kind}", r.partition] = day
     for line in _rows(source, ledger.TOPIC, ids).values():
-        if line["kind"] == "activity":
+        if line["kind"] == "activity" and line["tombstone"] is None:  # the others are among what was deleted
             out.ended[line["supplier"], line["dataset"], line["why"]] += 1
     return out
 

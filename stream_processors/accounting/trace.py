@@ -42,6 +42,19 @@ _ADVICE = {
     "RefusedByGuard": "a value is not allowed in the research zone: look at the field's domain in guard.yaml",
     "Expired": "the clock says that it must be gone: nothing to do",
 }
+_TAKEN_BACK = {
+    "erasure": ("An order erased it.", "Nothing: the ledger says who gave the order and why."),
+    "withdrawal": ("It was withdrawn.", "To have it in again, the supplier has to publish it again."),
+    "correction": (
+        "What the supplier sent in its place could not be read.",
+        "See `lethe quarantine ls`; have the supplier publish it again.",
+    ),
+    "refused": (
+        "It is of somebody whom an order has erased, and was refused.",
+        "Nothing: the ledger says who gave the order and why; `lethe erase --lift` takes an order back.",
+    ),
+}
+"""Of what pseudonymise took back: why it is not there, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +175,8 @@ class _Follow:
             row = from_value("governance.ledger", record.value, self._ids)
             if row["record"] == digest:
                 line = row
-                what = f"destroyed: {row['why']}, due {row['expires_on']}, as of {row['as_of']}"
+                what = f"{'refused' if row['refused'] else 'destroyed'}: {row['why']}"
+                what += f", due {row['expires_on']}, as of {row['as_of']}" if row["tombstone"] is None else ""
                 self._step("governance.ledger", record, what)
         return line
 
@@ -174,6 +188,8 @@ class _Follow:
                 "hard_stop": "Nothing may be held any longer",
                 "late": "It had expired when it came",
             }
+            if destroyed["tombstone"] is not None:
+                return out.say(*_TAKEN_BACK["refused" if destroyed["refused"] else destroyed["why"]])
             why = words.get(destroyed["why"], f"It was destroyed ({destroyed['why']})")
             return out.say(f"{why}: it was destroyed, as of {destroyed['as_of']}.", "Nothing: the ledger has the line.")
         if activity is not None:

@@ -204,7 +204,8 @@ def _timers(control: Control, looks: Looks) -> None:
     async def heartbeat() -> None:
         if control.leads:
             partitions = await asyncio.get_running_loop().run_in_executor(None, looks.partitions)
-            await control.send(office.heartbeats(partitions))
+            # All at once: one after the other, a round of a few hundred partitions would outlast a short interval.
+            await asyncio.gather(*(control.send_one(beat) for beat in office.heartbeats(partitions)))
 
     async def clock() -> None:
         before, now = (last[-1] if last else None), Reading(now_ms(), time.monotonic_ns() // 1_000_000)

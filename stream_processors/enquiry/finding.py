@@ -16,7 +16,7 @@ from stream_processors.runtime.partition import partition_of
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import View
 
-READS, WRITES = "linkage.sought", "governance.finding"
+READS, WRITES, FOUND = "linkage.sought", "governance.finding", "linkage.found"
 _ACTIVITY = contracts.contract("linkage/activity")
 
 
@@ -33,7 +33,7 @@ class Holding:
 
 
 class Finder:
-    """Holds after: each enquiry of a batch has a finding of this partition."""
+    """Holds after: each enquiry of a batch has a finding of this partition, and each order's has its references."""
 
     def __init__(self, schema_ids: SchemaIds, partitions: int) -> None:
         self._ids, self._partitions = schema_ids, partitions
@@ -48,6 +48,10 @@ class Finder:
             holdings: tuple[Holding, ...] = ()
             if outcome == "found":
                 outcome, holdings = find(view, sought["person_ref"], sought["subjects"])
+            if sought["erases"]:
+                subjects = subjects_of(view, sought["person_ref"], sought["subjects"]) if outcome == "found" else ()
+                found = {"outcome": outcome, "subjects": list(subjects)}
+                out.emit(FOUND, batch.partition, [key], [to_value(FOUND, found, self._ids)])
             ref = sought["person_ref"] or min(sought["subjects"], default=None)
             row = {
                 "outcome": outcome,
@@ -71,13 +75,19 @@ def find(view: View, person_ref: str | None, subjects: Sequence[str]) -> tuple[s
     for linked_to in view.get_many("person_of", direct):
         if linked_to is not None and linked_to != person:
             return "ambiguous", ()
-    known = {k[REF_WIDTH + 1 :] for k, _ in view.scan("subjects_of", person + b"|")} if person else set()
-    rows = [row for s in sorted({*direct, *known}) for row in view.scan("activities", s + b"|")]
+    rows = [row for s in subjects_of(view, person_ref, subjects) for row in view.scan("activities", s.encode() + b"|")]
     if not rows:
         return "found", ()
     records = decode([v[wire.HEADER_BYTES :] for _, v in rows], _ACTIVITY)
     columns = ("supplier", "dataset", "received_on", "expires_on")
     return "found", merged([_holding(r) for r in records.select(columns).to_pylist()])
+
+
+def subjects_of(view: View, person_ref: str | None, subjects: Sequence[str]) -> tuple[str, ...]:
+    """References of subjects found directly, and of those of this partition that are linked to a person."""
+    person = person_ref.encode() if person_ref else None
+    known = {k[REF_WIDTH + 1 :].decode() for k, _ in view.scan("subjects_of", person + b"|")} if person else set()
+    return tuple(sorted({*subjects, *known}))
 
 
 def merged(holdings: Sequence[Holding]) -> tuple[Holding, ...]:

@@ -53,11 +53,11 @@ class Opener:
                 raise SealError("another enquiry's")
             person = self._opened(asked["sealed"], council, asked["enquiry_id"])
         except (wire.WireError, CodecError, UnknownSchemaError, SealError):
-            return {"block": "", "tokens": [], "fault": "unreadable"}
+            return {"block": "", "tokens": [], "fault": "unreadable", "erases": False}
         block, tokens = strict_tokens(person, self._catalogue, self._keys)
         if not block or not tokens:
-            return {"block": "", "tokens": [], "fault": "insufficient"}
-        return {"block": block, "tokens": tokens, "fault": None}
+            return {"block": "", "tokens": [], "fault": "insufficient", "erases": False}
+        return {"block": block, "tokens": tokens, "fault": None, "erases": False}
 
     def _opened(self, sealed: str, council: str, enquiry_id: str) -> PersonAsked:
         """By whichever key of the epochs in force it was sealed to."""

@@ -36,8 +36,26 @@ def public_key(token_key: bytes) -> bytes:
 
 def seal(person: PersonAsked, council: str, enquiry_id: str, public: bytes) -> str:
     """The person's details, for this enquiry of this council only, in base64."""
-    key = X25519PublicKey.from_public_bytes(public)
-    return base64.b64encode(_SUITE.encrypt(person.to_bytes(), key, info=_info(council, enquiry_id))).decode()
+    return seal_bytes(person.to_bytes(), _info(council, enquiry_id), public)
+
+
+def seal_bytes(text: bytes, info: bytes, public: bytes) -> str:
+    """Any text, bound to what `info` says it is for, in base64."""
+    return base64.b64encode(_SUITE.encrypt(text, X25519PublicKey.from_public_bytes(public), info=info)).decode()
+
+
+def unseal_bytes(sealed: str, info: bytes, private: X25519PrivateKey) -> bytes:
+    """What `seal_bytes` sealed.
+
+    Raises:
+        SealError: it was sealed for another key or with another info, or was changed.
+    """
+    if len(sealed) > MOST_SEALED:
+        raise SealError("too long")
+    try:
+        return _SUITE.decrypt(base64.b64decode(sealed, validate=True), private, info=info)
+    except (InvalidTag, ValueError, binascii.Error) as e:
+        raise SealError(f"does not open ({type(e).__name__})") from None
 
 
 def unseal(sealed: str, council: str, enquiry_id: str, private: X25519PrivateKey) -> PersonAsked:
@@ -46,12 +64,9 @@ def unseal(sealed: str, council: str, enquiry_id: str, private: X25519PrivateKey
     Raises:
         SealError: it was sealed for another key, council or enquiry, was changed, or holds no usable details.
     """
-    if len(sealed) > MOST_SEALED:
-        raise SealError("too long")
     try:
-        opened = _SUITE.decrypt(base64.b64decode(sealed, validate=True), private, info=_info(council, enquiry_id))
-        return PersonAsked.from_bytes(opened)
-    except (InvalidTag, PersonError, ValueError, binascii.Error) as e:
+        return PersonAsked.from_bytes(unseal_bytes(sealed, _info(council, enquiry_id), private))
+    except PersonError as e:
         raise SealError(f"does not open ({type(e).__name__})") from None
 
 

@@ -53,7 +53,12 @@ class Seeker:
             else:
                 rows = view.scan("candidates", asked["block"].encode() + b"|")
                 found = seek(_frame(rows, asked["block"]), asked["tokens"], self._rules)
-            row = {"outcome": found.outcome, "person_ref": found.person_ref, "subjects": list(found.subjects)}
+            row = {
+                "outcome": found.outcome,
+                "person_ref": found.person_ref,
+                "subjects": list(found.subjects),
+                "erases": asked["erases"],
+            }
             every = list(range(self._partitions))
             out.emit(WRITES, every, [key] * len(every), [to_value(WRITES, row, self._ids)] * len(every))
 

@@ -137,7 +137,8 @@ class Accountant:
         balance: Balance | None = None,
         accounts: Iterable[Account] = (),
     ) -> None:
-        self._processor, self._partition, self._ids, self._balance = processor, partition, ids, balance
+        self.processor = processor
+        self._partition, self._ids, self._balance = partition, ids, balance
         self.accounts: dict[Key, Account] = {(a.topic, a.batch): a for a in accounts}
         self._dirty: set[Key] = set()
 
@@ -149,7 +150,7 @@ class Accountant:
             account = self.accounts.get((topic, ""))
             if account is None:
                 if position > 0:  # counted from here on; nobody counted before
-                    self._set(Account(self._processor, topic, self._partition, since=position, next=position))
+                    self._set(Account(self.processor, topic, self._partition, since=position, next=position))
             elif account.next < position:
                 gap = Imbalance(SKIPPED, account.next, position, now_ms, (Range(topic, account.next, position),))
                 self._set(replace(account, next=position, imbalances=_last([*account.imbalances, gap])))
@@ -163,7 +164,7 @@ class Accountant:
         not what is held. `anew`: topics and the offset from which what was read is said again; imbalances that lie
         there are taken back."""
         for topic, position in positions.items():
-            self._set(Account(self._processor, topic, self._partition, since=position, next=position))
+            self._set(Account(self.processor, topic, self._partition, since=position, next=position))
         for account in list(self.accounts.values()):
             kept = account.imbalances
             for topic, position in (anew or {}).items():
@@ -181,7 +182,7 @@ class Accountant:
 
         def account(topic: str, batch: str = "") -> Account:
             changed.add((topic, batch))
-            return accounts.get((topic, batch)) or Account(self._processor, topic, self._partition, batch, since=-1)
+            return accounts.get((topic, batch)) or Account(self.processor, topic, self._partition, batch, since=-1)
 
         for batch in inputs:
             end = ends.get(batch.topic, batch.offsets[-1] + 1 if batch.offsets else 0)

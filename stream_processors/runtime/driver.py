@@ -7,7 +7,7 @@ seeded generator, and a task can be crashed before or after its commit, so that 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -17,7 +17,7 @@ from stream_processors.balance import BALANCES
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs
-from stream_processors.runtime.state import MemoryStore, Position, Store
+from stream_processors.runtime.state import History, MemoryStore, Position, Store
 from stream_processors.runtime.task import Step, Task
 
 
@@ -72,7 +72,8 @@ class Driver:
         self._random = random.Random(seed)  # noqa: S311  (an order of events, not a secret)
         self._tasks = [(p, n) for p in processors for n in range(partitions)]
         self._state: dict[tuple[str, int], Task] = {
-            (p.declaration.name, n): Task(p, n, MemoryStore()) for p, n in self._tasks
+            (p.declaration.name, n): Task(p, n, MemoryStore(), self._history((p.declaration.name, n)))
+            for p, n in self._tasks
         }
         self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
         self._superseded: dict[tuple[tuple[str, int], str], frozenset[int]] = {}
@@ -168,10 +169,12 @@ class Driver:
     def crash(self, key: tuple[str, int], lose_state: bool = False) -> None:
         """Kill a task, and start it again as a worker does: replay the gap silently, then the changelog's tail."""
         task = self._state[key]
-        if lose_state:
-            task = self._state[key] = Task(task.processor, key[1], MemoryStore())
+        declaration = task.processor.declaration
+        if lose_state or declaration.stateless:
+            task = self._state[key] = Task(task.processor, key[1], MemoryStore(), self._history(key))
         had = task.store.position()
-        for topic, end in self._committed[key].items():
+        for topic in dict.fromkeys([*self._committed[key], *(t for t in declaration.recalls if t in self.topics)]):
+            end = None if topic in declaration.recalls else self._committed[key][topic]
             records = self.log(topic, key[1]).read(had.inputs.get(topic, 0), stop=end)
             task.restore_inputs([_inputs(topic, key[1], records)], had)
         changelog = task.processor.declaration.changelog
@@ -186,13 +189,13 @@ class Driver:
         A task that keeps nothing reads its inputs again from the beginning, and takes back what it no longer says.
         """
         declaration = self._state[key].processor.declaration
-        from_end = {t: self.log(t, key[1]).end for t in declaration.writes if t.startswith("linkage.")}
+        from_end = {t: self.log(t, key[1]).end for t in declaration.derives}
         accountant = self.accountants.get(key)
-        if accountant is not None and declaration.keeps:
+        if accountant is not None and not declaration.stateless:
             accountant.forget(self._committed[key])
         elif accountant is not None:
             accountant.resume(dict.fromkeys(self._committed[key], 0), 0)
-        if not declaration.keeps:
+        if declaration.stateless:
             self._committed[key].clear()
             self._superseded = {(key, t): _superseded(self.log(t, key[1])) for t in self._pending(key)}
         self.crash(key, lose_state=True)
@@ -201,7 +204,7 @@ class Driver:
         self._superseded = {}
         task = self._state[key]
         result = task.reconcile()
-        if not declaration.keeps:
+        if declaration.stateless:
             for topic, end in from_end.items():
                 log = self.log(topic, key[1])
                 said = {r.key for r in log.read(end)}
@@ -255,6 +258,15 @@ class Driver:
         """The tables of a task, as committed."""
         task = self._state[key]
         return {t.name: dict(task.store.scan(t.name, b"")) for t in task.processor.declaration.keeps}
+
+    def _history(self, key: tuple[str, int]) -> History:
+        def history(pattern: str) -> Iterator[Inputs]:
+            for topic in list(self.topics):
+                if reads_topic((pattern,), topic):
+                    records = self.log(topic, key[1]).read(0, stop=self._committed[key].get(topic, 0))
+                    yield _inputs(topic, key[1], records)
+
+        return history
 
     def store(self, key: tuple[str, int]) -> Store:
         """The store of a task."""

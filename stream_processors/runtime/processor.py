@@ -17,6 +17,7 @@ class Declaration:
     `reads` are topics or patterns (`identified.*`) that are partitioned alike, so that one partition number of all of
     them meets in one place. `by` names what decides the partition of the input. A processor that keeps nothing has no
     changelog. `writes` names every topic that it may write besides its changelog. `headers`: whether it looks at them.
+    `recalls`: those of `reads` that are small, and are read to their ends into memory before anything else is read.
     `form`: of what it keeps; a state of another form is not read but rebuilt.
     `says_anew`: whether it can say again all that is true, as if nothing had been said; not what is said once and for
     all.
@@ -28,8 +29,19 @@ class Declaration:
     writes: tuple[str, ...]
     keeps: tuple[Table, ...] = ()
     headers: bool = False
+    recalls: tuple[str, ...] = ()
     form: str = ""
     says_anew: bool = True
+
+    @property
+    def stateless(self) -> bool:
+        """Whether nothing is kept that outlives the process."""
+        return all(t.kind == "memory" for t in self.keeps)
+
+    @property
+    def derives(self) -> tuple[str, ...]:
+        """Topics of the linkage zone that it writes as a function of its inputs: those that it recalls are none."""
+        return tuple(t for t in self.writes if t.startswith("linkage.") and t not in self.recalls)
 
     @property
     def changelog(self) -> str | None:
@@ -48,7 +60,8 @@ class Processor(Protocol):
     declaration: Declaration
     version: str
     """What outputs depend on besides the inputs. A processor without state whose version is another than that of its
-    last commit reads its inputs again from the beginning; one with state follows its inputs, and has the version ""."""
+    last commit reads its inputs again from the beginning; one with state follows its inputs, and has the version "".
+    What is only in memory is no state."""
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Fold the batch into what is true; return the keys whose outputs may have to change."""

@@ -31,7 +31,7 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.observer import Observer, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
-from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, discard
+from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Writes, discard
 from stream_processors.runtime.task import Task
 
 _log = structlog.get_logger()
@@ -97,16 +97,21 @@ class Restorer:
         }
         # Half the time, since the broker may have cleaned a partition's other replica, or its clock may be ahead.
         lagged = bool(times) and now - max(times) > alive_ms // 2
-        if not declaration.keeps:
+        if declaration.stateless:
             changed = any(t.version != self._processor.version for t in told if t.time_ms is not None)
             if changed:
                 _log.info("read_again", processor=declaration.name, partition=number, version=self._processor.version)
-            return Restored(Task(self._processor, number, MemoryStore()), 0, lagged or changed, {} if changed else anew)
+            task = Task(self._processor, number, MemoryStore())
+            # To the end, not to what is committed: what is recalled holds for all that is read from now on.
+            for topic in declaration.recalls:
+                for batch in self._read(topic, number, 0, None):
+                    task.restore_inputs([inputs_of(topic, number, batch)], Position({}))
+            return Restored(task, 0, lagged or changed, {} if changed else anew)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
         stale = bool(had.inputs) and now - had.written_ms > alive_ms // 2
-        formed = (store.get_many(_FORM, [b""])[0] or b"").decode() == declaration.form
+        formed = is_of_form(store, declaration.form)
         lagged = lagged or bool(anew)
         # Without a position: a rebuild that was cut short, or new.
         if ahead or stale or lagged or not formed or not had.inputs:
@@ -141,7 +146,7 @@ class Restorer:
                 self._observer.restoring(
                     number, declaration.changelog, changelog_end, self._end_of(declaration.changelog, number)
                 )
-        store.apply({_FORM: {b"": declaration.form.encode()}}, Position(target, changelog_end, now))
+        store.apply(of_form(declaration.form), Position(target, changelog_end, now))
         if replayed:
             _log.info(
                 "restored",
@@ -191,6 +196,11 @@ class Restorer:
                     last[key] = at
         return frozenset(old)
 
+    def history(self, topic: str, number: int, stop: int) -> Iterator[Inputs]:
+        """Committed records of a partition before an offset, in batches, in the midst of a step."""
+        for batch in self._read(topic, number, 0, stop, alive=False):
+            yield inputs_of(topic, number, batch)
+
     def _end_of(self, topic: str, number: int) -> int:
         ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
         return int(ends[1]) if ends else 0
@@ -213,15 +223,21 @@ class Restorer:
             self._tombstones[topic] = int(entries["delete.retention.ms"].value)
         return self._tombstones[topic]
 
-    def _read(self, topic: str, number: int, start: int, stop: int | None) -> Iterator[list[Message]]:
-        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches."""
+    def _read(
+        self, topic: str, number: int, start: int, stop: int | None, alive: bool = True
+    ) -> Iterator[list[Message]]:
+        """Committed records of offsets start <= o < stop (the end of the log without a stop), in batches.
+
+        `alive`: show the group a sign of life meanwhile, which only works while nothing is read.
+        """
         if stop is not None and start >= stop:
             return
         self._consumer.assign([TopicPartition(self._edition.topic(topic), number, start)])
         quiet = 0
         try:
             while True:
-                self._keep_alive()
+                if alive:
+                    self._keep_alive()
                 records, ended = [], False
                 for m in self._some():
                     error = m.error()
@@ -263,6 +279,16 @@ class Told:
     time_ms: int | None
     version: str = ""
     anew: int | None = None
+
+
+def of_form(form: str) -> Writes:
+    """What a state says of its form: written when it is whole, beside the tables of its processor."""
+    return {_FORM: {b"": form.encode()}}
+
+
+def is_of_form(store: Store, form: str) -> bool:
+    """Whether a state can be read as this form; one that says nothing is of the first, ""."""
+    return (store.get_many(_FORM, [b""])[0] or b"").decode() == form
 
 
 def metadata_of(time_ms: int, version: str, anew: int | None = None) -> str:

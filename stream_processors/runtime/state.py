@@ -2,13 +2,14 @@
 
 `true` tables are verbatim copies of inputs, or indexes derived from them, and are rebuilt from the inputs. `said`
 tables remember where outputs went, and are rebuilt from the processor's changelog topic, whose keys are the table's.
+`memory` tables are made at each start from small topics.
 """
 
 from __future__ import annotations
 
 import shutil
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,6 +26,8 @@ from rocksdict import (
     WriteBatch,
 )
 
+from stream_processors.runtime.records import Inputs
+
 Writes = dict[str, dict[bytes, bytes | None]]
 """Table to key to value; None deletes."""
 
@@ -36,7 +39,7 @@ class Table:
     """One table of a processor's state."""
 
     name: str
-    kind: Literal["true", "said"]
+    kind: Literal["true", "said", "memory"]
     reserved: tuple[bytes, ...] = ()
     """Keys of rows that say nothing of a key of the outputs, such as the clock."""
 
@@ -78,15 +81,32 @@ class Position:
     written_ms: int = 0
 
 
+History = Callable[[str], Iterable[Inputs]]
+"""What was read of a pattern of topics (`identified.*`) in this partition before this batch, as the log has it now."""
+
+
+def no_history(pattern: str) -> Iterable[Inputs]:  # noqa: ARG001
+    """Nothing was read before."""
+    return ()
+
+
 class View:
     """A store seen through the writes of a step that is not committed yet."""
 
     def __init__(
-        self, store: Store, tables: Sequence[Table], partition: int = 0, forgotten: Table | None = None
+        self,
+        store: Store,
+        tables: Sequence[Table],
+        partition: int = 0,
+        forgotten: Table | None = None,
+        history: History = no_history,
     ) -> None:
         """`forgotten`: a table that looks empty but for its reserved rows and what is written through this view."""
         self._store = store if forgotten is None else _Forgetful(store, forgotten)
         self.partition = partition
+        self.history = history
+        self.removed: dict[bytes, bytes] = {}
+        """Rows that this batch has ended: from `absorb` to `settle`."""
         self.base = store.applied
         self.writes: Writes = {t.name: {} for t in tables}
         self.refused: dict[bytes, str] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
-from stream_processors.runtime.state import Position, Store, View, Writes
+from stream_processors.runtime.state import History, Position, Store, View, Writes, no_history
 
 _AT_ONCE = 20_000
 """Keys that are said anew in one transaction."""
@@ -24,10 +24,11 @@ class Step:
 class Task:
     """Holds: outside of `step` and `commit`, the store is what the committed inputs and outputs make of it."""
 
-    def __init__(self, processor: Processor, partition: int, store: Store) -> None:
+    def __init__(self, processor: Processor, partition: int, store: Store, history: History = no_history) -> None:
         self.processor = processor
         self.partition = partition
         self.store = store
+        self.history = history
 
     def step(self, inputs: Sequence[Inputs]) -> Step:
         """Take a batch in; the changelog's records are among the outputs."""
@@ -61,7 +62,7 @@ class Task:
         """Fold committed inputs into what is true, saying nothing. Returns the keys of which something differs."""
         view = self._view()
         touched = self.processor.absorb(view, [_without_heartbeats(i) for i in inputs])
-        true = {t.name for t in self.processor.declaration.keeps if t.kind == "true"}
+        true = {t.name for t in self.processor.declaration.keeps if t.kind != "said"}
         self.store.apply({name: rows for name, rows in view.writes.items() if name in true}, position)
         return touched
 
@@ -79,7 +80,10 @@ class Task:
         self.store.apply({said: rows}, position)
 
     def _view(self) -> View:
-        return View(self.store, self.processor.declaration.keeps, self.partition)
+        return View(self.store, self.processor.declaration.keeps, self.partition, history=self._before)
+
+    def _before(self, pattern: str) -> Iterable[Inputs]:
+        return map(_without_heartbeats, self.history(pattern))
 
     def _settled(self, inputs: Sequence[Inputs], also: set[bytes] | None) -> Step:
         view = self._view()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -29,7 +30,7 @@ from stream_processors.runtime.observer import Batch, Observer, Part, Place, Uno
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import Emit, Inputs, Outputs
 from stream_processors.runtime.restore import Restorer, inputs_of, metadata_of
-from stream_processors.runtime.state import Leftovers, Position
+from stream_processors.runtime.state import History, Leftovers, Position
 from stream_processors.runtime.task import Step, Task
 
 _log = structlog.get_logger()
@@ -246,7 +247,7 @@ class _Session:
         One partition at a time is rewritten. What partitions that are elsewhere now have left is removed as late.
         """
         now, every = time.monotonic(), self._settings.sweep_seconds
-        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and self._declaration.keeps]
+        due = [(s.sweep_at, n) for n, s in self._slots.items() if s.sweep_at <= now and not self._declaration.stateless]
         if due:
             slot = self._slots[min(due)[1]]
             if slot.written:
@@ -320,21 +321,30 @@ class _Session:
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
             slot.sweep_at = time.monotonic() + self._settings.sweep_seconds
             slot.anew, slot.touched = restored.anew, restored.touched
-            reads_again = restored.lagged and not self._declaration.keeps
+            reads_again = restored.lagged and self._declaration.stateless
             if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
-                slot.replayed = {t: set() for t in self._declaration.writes if t.startswith("linkage.")}
+                slot.replayed = {t: set() for t in self._declaration.derives}
                 slot.superseded = {tp.topic: self._restorer.superseded(tp.topic, number) for tp in at}
             self._slots[number] = slot
+            restored.task.history = self._history(number, slot.topics)
             for tp in at:
                 again = slot.anew.get(tp.topic, max(tp.offset, 0) if slot.anew else 0)
                 self._next[tp.topic, number] = again if reads_again else max(tp.offset, 0)
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
-            if slot.accountant is not None and restored.lagged and self._declaration.keeps:
+            if slot.accountant is not None and restored.lagged and not self._declaration.stateless:
                 slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
         self._log.info("assigned", partitions=sorted(numbers))
+
+    def _history(self, number: int, topics: Sequence[str]) -> History:
+        def history(pattern: str) -> Iterator[Inputs]:
+            for topic in topics:
+                if fnmatchcase(topic, pattern):
+                    yield from self._restorer.history(topic, number, self._next[topic, number])
+
+        return history
 
     def _accountant(self, number: int, positions: dict[str, int]) -> Accountant | None:
         """With the accounts that were committed, held to where reading goes on."""
@@ -415,7 +425,7 @@ class _Session:
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
         again = slot.replayed is not None
         through = self._transact({number: step}, {number: {}}, {})
-        if through and slot.anew and self._declaration.keeps:
+        if through and slot.anew and not self._declaration.stateless:
             through = all(self._transact({number: anew}, {number: {}}, {}) for anew in slot.task.anew(slot.touched))
         if through:
             ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}

@@ -18,6 +18,8 @@ def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["records_per_second"].keys() == measured
     assert all(rate > 0 for rate in figures["records_per_second"].values())
     assert figures["ratio_to_pass_through"]["pass_through"] == 1
+    assert all(us > 0 for us in figures["cpu_us_a_record"].values())
+    assert figures["cpu_us_a_record"].keys() >= {"pass_through", "route", "link", "pseudonymise_persons"}
     assert figures["targets"] == bench.TARGETS
     assert figures["peak_rss_mb"].keys() == set(NAMES)
     assert 0 < figures["trickle_p50_ms"] <= figures["trickle_p99_ms"] < 30_000

@@ -25,7 +25,16 @@ from infra.provision import add_supplier, provision
 from infra.settings import Settings
 from infra.topics import topics_of
 from schemas.registry import Registry
-from stream_processors.access import ADMIN, CONTROL, ENCLAVE, OPERATOR, QUARANTINE, principals, supplier_principal
+from stream_processors.access import (
+    ADMIN,
+    CONTROL,
+    ENCLAVE,
+    ERASURE,
+    OPERATOR,
+    QUARANTINE,
+    principals,
+    supplier_principal,
+)
 from stream_processors.enclave.sync import Options, Round, sync
 from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -53,6 +62,7 @@ READS: dict[str, set[str]] = {
     "pseudonymise": {
         *(_of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE)),
         *("linkage.identity", "linkage.activity", "linkage.enquiry"),  # what it has said, having no memory
+        *("governance.erasure", "linkage.found", "linkage.suppression"),  # orders, and who is refused
     },
     "route": {"linkage.identity", "linkage.link", "state.route"},
     "link": {"linkage.candidate", "linkage.enquiry", "state.link"},
@@ -68,6 +78,7 @@ READS: dict[str, set[str]] = {
         *("governance.quarantine", "governance.ledger", "governance.acknowledgement", "governance.clock"),
         *("governance.operation", "governance.account"),
     },
+    "erasure": {"governance.finding"},
     "quarantine": {
         *(_of("council-northam", (*NORTHAM, "quarantine")) | _of("dfe", (*DFE, "quarantine"))),
         "governance.operation",
@@ -81,10 +92,12 @@ WRITES: dict[str, set[str]] = {
     "pseudonymise": {
         *("linkage.identity", "linkage.activity", "linkage.enquiry", "governance.quarantine"),
         *("identified.council-northam.quarantine", "identified.dfe.quarantine"),
+        *(_of("council-northam", NORTHAM) | _of("dfe", DFE)),  # tombstones
+        *("linkage.suppression", "governance.finding"),
     },
     "route": {"linkage.candidate", "state.route"},
     "link": {"linkage.link", "linkage.sought", "state.link"},
-    "join": {"linkage.contribution", "governance.finding", "state.join"},
+    "join": {"linkage.contribution", "governance.finding", "linkage.found", "state.join"},
     "publish": {"research.person", "governance.quarantine", "state.publish"},
     "retention.identity": {"linkage.identity", "governance.ledger", "state.retention.identity"},
     "retention.activity": {"linkage.activity", "governance.ledger", "state.retention.activity"},
@@ -92,6 +105,7 @@ WRITES: dict[str, set[str]] = {
     "supplier.dfe": _of("dfe", DFE) | {"governance.batch"},
     "enclave": {"governance.acknowledgement"},
     "operator": {"governance.clock", "governance.operation"},
+    "erasure": {"governance.erasure", "governance.operation"},
     "quarantine": READS["quarantine"],
 }
 for _name in NAMES:  # each counts, and goes on from what it has counted
@@ -156,7 +170,7 @@ def test_every_principal_is_in_these_tables() -> None:
     """A processor that comes new has to be written into this specification."""
     assert set(READS) == {*principals(SUPPLIERS)} - {"admin", "broker"}
     assert set(WRITES) == READS.keys() - {"control"}
-    assert {*NAMES, CONTROL, ENCLAVE, OPERATOR, QUARANTINE, *map(supplier_principal, SUPPLIERS)} == set(READS)
+    assert {*NAMES, CONTROL, ENCLAVE, ERASURE, OPERATOR, QUARANTINE, *map(supplier_principal, SUPPLIERS)} == set(READS)
 
 
 @pytest.mark.parametrize("principal", READS)

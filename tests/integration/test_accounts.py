@@ -17,11 +17,15 @@ from typer.testing import CliRunner
 from infra.bench.load import absences, council, department, persons
 from infra.cli import app
 from infra.keys import init_keys
+from infra.operation import OperationLog
 from infra.provision import provision
 from infra.reconciler import reconcile_stack
 from infra.settings import Settings
 from infra.topic_table import messages
 from producers.publisher import Publisher
+from schemas.registry import Registry
+from stream_processors.access import ADMIN, OPERATOR
+from stream_processors.accounting.reconcile import Report
 from stream_processors.runtime.kafka import consumer_config, producer_config
 from tests.integration.containers import RunningStack, running_stack
 from tests.integration.workers import Workers
@@ -38,12 +42,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 
 @pytest.fixture(scope="module")
-def flow(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    home = tmp_path_factory.mktemp("home")
-    settings = stack.settings.model_copy(update={"home": home, "batch_records": 200, "session_timeout_ms": 6_000})
+def flow(stack: RunningStack) -> Iterator[Workers]:
+    settings = stack.settings.model_copy(update={"batch_records": 200, "session_timeout_ms": 6_000}).acting_as(ADMIN)
     provision(settings, suppliers=SUPPLIERS)
     init_keys(settings)
-    with Workers(settings, home / "logs") as workers:
+    with Workers(settings, settings.base / "logs") as workers:
         yield workers
 
 
@@ -52,8 +55,13 @@ def publish(settings: Settings, supplier: str, dataset: str, rows: pl.DataFrame)
         publisher.publish_batch(rows.drop("number", strict=False))
 
 
+def reconciled(flow: Workers) -> Report:
+    """As an operator sees it."""
+    return reconcile_stack(flow.settings.acting_as(OPERATOR))
+
+
 def lethe(flow: Workers, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
-    for name, value in flow.settings.environment().items():
+    for name, value in flow.settings.acting_as(OPERATOR).environment().items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(app, [*arguments])
     return result.exit_code, result.stdout
@@ -113,6 +121,20 @@ def test_the_supplier_has_its_own_report_as_json_and_as_a_page(
     assert (code, [b["batch_id"] for b in json.loads(out)["batches"]]) == (0, [file["batch_id"]])
 
 
+def test_why_one_record_is_in_the_research_topic_and_who_asked(flow: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = flow.settings
+    code, out = lethe(flow, monkeypatch, "trace", "--supplier", "dfe", "--subject", "D7", "--reason", "test", "--json")
+    found = json.loads(out)
+    assert (code, found["published"]) == (0, True)
+    assert [s["topic"] for s in found["steps"]][:3] == ["identified.dfe.person", "linkage.activity", "linkage.identity"]
+    code, out = lethe(flow, monkeypatch, "trace", "--supplier", "dfe", "--subject", "NOBODY")
+    assert code == 1
+    assert "Nothing lies under these ids" in out
+    asked = [o for o in OperationLog(settings, Registry(settings.registry)).all() if o.kind == "trace"]
+    assert [(o.reason, o.what["supplier"]) for o in asked] == [("test", "dfe"), (None, "dfe")]
+    assert "D7" not in str(asked)
+
+
 def test_a_flow_that_is_not_at_rest_is_pending(flow: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     flow.stop("join")
     publish(flow.settings, "dfe", "absence", absences(40, PEOPLE, seed=30))
@@ -121,7 +143,7 @@ def test_a_flow_that_is_not_at_rest_is_pending(flow: Workers, monkeypatch: pytes
     assert (code, found["state"], found["findings"]) == (5, "pending", [])
     flow.start("join")
     flow.at_rest()
-    assert reconcile_stack(flow.settings).state == "balanced"
+    assert reconciled(flow).state == "balanced"
 
 
 def test_offsets_that_an_operator_moved_are_named(flow: Workers) -> None:
@@ -140,11 +162,11 @@ def test_offsets_that_an_operator_moved_are_named(flow: Workers) -> None:
     ]
     group.commit(offsets=[TopicPartition(topic, 0, skipped[0] + 1, metadata=at.metadata)], asynchronous=False)
     group.close()
-    found = reconcile_stack(settings)
+    found = reconciled(flow)
     assert (at.offset, skipped[0] + 1) in {(f.offset, f.next) for f in found.findings if f.processor == "publish"}
     flow.start("publish")
     flow.at_rest()
-    found = reconcile_stack(settings)
+    found = reconciled(flow)
     assert {(f.processor, f.partition) for f in found.findings} == {("publish", 0)}
     assert {(f.topic, f.offset, f.next) for f in found.findings if f.rule == "every offset is read"} == {
         (topic, at.offset, skipped[0] + 1)
@@ -174,13 +196,13 @@ def test_a_publisher_that_is_killed_leaves_a_batch_that_is_named(flow: Workers) 
     with pytest.raises(KeyboardInterrupt):
         killed()
     flow.at_rest()
-    found: Any = [b for b in reconcile_stack(settings).batches if b.published == 0]
+    found: Any = [b for b in reconciled(flow).batches if b.published == 0]
     assert [(b.state, b.accepted) for b in found] == [("pending", 30)]
 
 
 def test_a_damaged_state_folder_is_rebuilt_and_balances(flow: Workers) -> None:
     settings = flow.settings
-    before = [f.text for f in reconcile_stack(settings).findings]
+    before = [f.text for f in reconciled(flow).findings]
     flow.kill("join")
     for file in (settings.state / "join" / "1").glob("*/*"):
         if file.suffix in (".sst", ".log") or file.name.startswith("MANIFEST"):
@@ -189,6 +211,6 @@ def test_a_damaged_state_folder_is_rebuilt_and_balances(flow: Workers) -> None:
     flow.wait_for_log("join", "restored")
     publish(settings, "dfe", "absence", absences(20, PEOPLE, seed=41))
     flow.at_rest()
-    assert [f.text for f in reconcile_stack(settings).findings] == before
+    assert [f.text for f in reconciled(flow).findings] == before
     assert flow.alive("join")
     flow.signal("join", signal.SIGTERM)

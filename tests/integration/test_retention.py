@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from infra.bench.load import Loader, absences, council, department, persons
@@ -22,7 +23,7 @@ from infra.topic_table import messages, table
 from schemas.registry import Registry
 from stream_processors.ledger import verify
 from stream_processors.retention import MARK
-from stream_processors.retention_policy import load_policy
+from stream_processors.retention_policy import FILE, load_policy
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
 
@@ -77,6 +78,55 @@ def test_what_a_tick_makes_expire_leaves_linkage_and_research_and_the_ledger_say
             said = CliRunner().invoke(app, ["ledger", "verify", "--json"])
             assert (said.exit_code, json.loads(said.stdout)) == (0, {"lines": len(lines), "faults": []})
             assert [workers.stop(name) for name in workers.running()] == [0] * 7
+
+
+def test_a_shorter_policy_holds_for_what_is_held_and_what_comes_late_is_refused(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "stack") as stack:
+        settings = stack.settings.model_copy(update={"home": tmp_path, "session_timeout_ms": 6_000})
+        provision(settings, suppliers=["council-northam", "dfe"])
+        registry = Registry(settings.registry)
+        loader, frame = Loader(settings), persons(40)
+        loader.publish("council-northam", "person", council(frame))
+        loader.publish("dfe", "person", department(frame, "UPN"))
+        loader.publish("dfe", "absence", absences(60, 40, 1).with_columns(PeriodEnd=pl.lit(date(2014, 7, 1))))
+        with Workers(settings, tmp_path / "logs") as workers:
+            workers.start_all()
+            for day in (date(2020, 1, 1), date(2020, 1, 2)):
+                tick(settings, registry, day)
+            workers.at_rest()
+            before = table(settings, "research.person")
+            assert ledger_lines(settings) == []
+
+            shorter = yaml.safe_load(FILE.read_text())
+            shorter["periods"]["dfe.absence"] = {"after": "event", "days": 365}  # over since 2015
+            (tmp_path / "shorter.yaml").write_text(yaml.safe_dump(shorter))
+            workers.settings = settings.model_copy(update={"retention": tmp_path / "shorter.yaml"})
+            restarted = ("pseudonymise", "retention.identity", "retention.activity")
+            assert [workers.stop(name) for name in restarted] == [0, 0, 0]
+            for name in restarted:
+                workers.start(name)
+            deadline = time.monotonic() + 180
+            while workers.log("pseudonymise").count('"reconciled"') < settings.partitions:  # all was read again
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            workers.at_rest()
+            lines = ledger_lines(settings)
+            assert {(x["why"], x["supplier"], x["dataset"]) for x in lines} == {("expiry", "dfe", "absence")}
+            assert len(lines) == 60
+            after = table(settings, "research.person")
+            assert after.keys() == before.keys()
+            assert after != before
+
+            late = absences(5, 40, 2).with_columns(
+                PeriodEnd=pl.lit(date(2013, 7, 1)), record_id=pl.format("late{}", pl.int_range(5))
+            )
+            loader.publish("dfe", "absence", late)
+            workers.at_rest()
+            assert table(settings, "research.person") == after
+            lines = ledger_lines(settings)
+            assert [x["why"] for x in lines].count("late") == 5
+            assert verify(lines, ledger_heads(settings)) == []
+            assert due(settings, date(2020, 1, 2), load_policy().hard_stop) == {}
 
 
 KILLS = 20

@@ -95,7 +95,23 @@ class World:
             assert record.key is not None
             assert record.value is not None
             assert line["record"] == hashlib.sha256(record.key).hexdigest()
-            assert decoded(TOPIC, record.value)["expires_on"] == line["expires_on"] <= line["as_of"] <= self.confirmed
+            assert decoded(TOPIC, record.value)["expires_on"] == line["expires_on"]
+            if line["why"] == "withdrawal":
+                assert line["by"] == "dfe"
+                assert line["as_of"] is None or line["as_of"] <= self.confirmed
+                if line["tombstone"] is not None:
+                    by = self.archive[line["tombstone"]]
+                    assert (by.key, by.value) == (record.key, None)
+                    assert by.offset > record.offset
+            else:
+                assert line["expires_on"] <= line["as_of"] <= self.confirmed
+        # A record that pseudonymise has deleted has its line, whatever retention did meanwhile.
+        offsets = {line["offset"] for line in lines}
+        for deletion in self.archive.values():
+            before = [r for r in self.archive.values() if r.key == deletion.key and r.offset < deletion.offset]
+            last = max(before, key=lambda r: r.offset, default=None)
+            if deletion.value is None and not deletion.headers and last is not None and last.value is not None:
+                assert last.offset in offsets
         destroyed = {self.archive[line["offset"]].value for line in lines}
         assert {v for v in self.last.values() if v is not None and v not in table.values()} <= destroyed
         state = self.driver.state(TASK)

@@ -23,6 +23,9 @@ from stream_processors import oracle
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.enquiry.seal import public_key, seal
 from stream_processors.epochs import Epochs
+from stream_processors.erasure.order import TOPIC as ORDERS
+from stream_processors.erasure.order import Action, Reason, Target, order_row
+from stream_processors.erasure.suppression import Suppressed
 from stream_processors.link import last_claims
 from stream_processors.matching.tokens import TOKEN_HEX_DIGITS, TokenKeys
 from stream_processors.refs import REF_WIDTH
@@ -316,6 +319,17 @@ class Flow:
         sealed = sealed or seal(PersonAsked(**person), council, name, public_key(TOKEN_KEY))
         value = framed(enquiry_topic(council), {"enquiry_id": name, "sealed": sealed})
         self.raw(council, "enquiry", [name], value)
+
+    def order(self, order_id: str, action: Action, target: Target, reason: Reason = "objection") -> None:
+        """Give an order to erase, as the command does: to every partition."""
+        row = order_row(order_id, action, target, reason, "officer", 1, public_key(TOKEN_KEY))
+        for partition in range(PARTITIONS):
+            self.driver.append(ORDERS, partition, order_id.encode(), framed(ORDERS, row))
+
+    def suppressed(self) -> frozenset[str]:
+        """Hashes of subjects and tokens that are refused, as the oracle takes them."""
+        rows = sorted(self.driver.table("linkage.suppression").items())
+        return frozenset(hash_ for _, hash_ in Suppressed(rows, REGISTRY).orders)
 
     def raw(self, supplier: str, dataset: str, ids: Sequence[str], value: bytes | None) -> None:
         """Publish any value under a key."""

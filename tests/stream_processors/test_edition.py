@@ -55,6 +55,7 @@ def test_groups_and_transactional_ids_are_an_editions_own() -> None:
     assert (Edition().group("join"), V2.group("join")) == ("lethe.join", "lethe.join.v2")
     assert Edition().transactional_id("join", "m-1") == "lethe.join.m-1"
     assert V2.transactional_id("join", "m-1") == "lethe.join.v2.m-1"
+    assert (Edition().folder("join"), V2.folder("join")) == ("join", "join@v2")
 
 
 def test_editions_are_known_by_their_research_topic() -> None:
@@ -66,7 +67,6 @@ def test_editions_are_known_by_their_research_topic() -> None:
 
 def test_the_topics_of_an_edition_stand_beside_the_plain_ones() -> None:
     plain, other = Settings(), Settings(edition="v2")
-    assert plain.state != other.state
     names, others = ({s.name for s in topics_of(s, ["dfe", "council-northam"])} for s in (plain, other))
     assert names & others == {n for n in names if not Edition().holds(n)}
     assert {V2.plain(n) for n in others} == names

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.ledger import Chain, Head, chained, digest, key, verify
+from stream_processors.ledger import Chain, Deletion, Head, chained, digest, key, verify
 
 BODIES = st.lists(
     st.fixed_dictionaries(
@@ -77,3 +77,34 @@ def test_what_a_digest_is_made_of_stays() -> None:
     line, _ = chained({"kind": "identity", "partition": 0, "as_of": date(2022, 12, 31)}, Head())
     assert line["digest"] == digest(line)
     assert line["digest"].startswith("4d51c6b3a906fb1c")
+
+
+LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False}
+
+
+@given(BODIES)
+def test_a_line_from_before_a_field_came_has_the_digest_that_it_had(bodies: list[dict[str, Any]]) -> None:
+    lines, heads = written(bodies)
+    assert verify([line | LATER for line in lines], heads) == []
+
+
+@given(BODIES, st.sampled_from(["reason", "by", "order_id", "tombstone", "refused"]), st.data())
+def test_whatever_a_later_field_says_is_in_the_digest(
+    bodies: list[dict[str, Any]], name: str, data: st.DataObject
+) -> None:
+    lines, heads = written([body | LATER for body in bodies])
+    i = data.draw(st.integers(0, len(lines) - 1))
+    said = True if name == "refused" else data.draw(st.integers(0, 2)) if name == "tombstone" else "x"
+    assert verify([*lines[:i], lines[i] | {name: said}, *lines[i + 1 :]], heads) != []
+
+
+def test_why_a_record_is_taken_back_travels_in_a_header() -> None:
+    for said in (
+        Deletion("correction", by="dfe"),
+        Deletion.ordered("objection", "officer", "o1", None),
+        Deletion.ordered("withdrawal", "officer", "o1", ("identified.dfe.person", 7, "dfe", "person")),
+    ):
+        assert Deletion.of([("other", b"x"), *said.headers]) == said
+    assert Deletion.of(None) == Deletion.of([("other", b"x")]) == Deletion("withdrawal")
+    assert Deletion.ordered("withdrawal", "officer", "o1", None).why == "withdrawal"
+    assert Deletion.ordered("error", "officer", "o1", None).why == "erasure"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 
+from producers.rejected import Rejected
+from stream_processors.accounting.page import page
+from stream_processors.runtime.account import BATCH_HEADER
 from tests.stream_processors.accounted import flow, published, report_of
 
 
@@ -31,3 +34,41 @@ def test_before_the_flow_is_at_rest_it_is_pending_and_nothing_is_alarmed() -> No
         assert [f.text for f in found.findings] == []
         assert found.state == "pending"
         driver.step(chance.choice(driver.ready()), 20)
+
+
+def test_records_carry_their_publication_as_far_as_the_head_of_the_linkage_zone_and_nothing_else() -> None:
+    driver = flow()
+    published(driver)
+    driver.run(100)
+    carried = {
+        topic: {name for log in logs for r in log.records for name, _ in r.headers}
+        for topic, logs in driver.topics.items()
+        if topic.startswith(("linkage.", "research."))
+    }
+    assert carried.pop("linkage.identity") == {BATCH_HEADER}
+    assert carried.pop("linkage.activity") == {BATCH_HEADER}
+    assert {"linkage.candidate", "linkage.link", "linkage.contribution", "research.person"} <= carried.keys()
+    assert not any(carried.values())
+
+
+def test_the_page_says_what_became_of_each_batch_and_why_rows_were_rejected() -> None:
+    driver = flow()
+    ids = published(driver)
+    driver.run(100)
+    found = report_of(driver).of("dfe", None)
+    text = page(found, {ids["absences"]: [Rejected(7, "UPN", "<blank>")]}, 0, "dfe")
+    assert text.count("<section") == len(found.batches) == 4
+    assert '<td class="number">7</td><td>UPN</td><td>&lt;blank&gt;</td>' in text
+    assert "council-northam" not in text
+    assert not any(word in text for word in ("<script", "http:", "https:", "src="))
+
+
+def test_a_supplier_sees_its_own_batches_and_nothing_of_the_flow() -> None:
+    driver = flow()
+    ids = published(driver)
+    driver.run(100)
+    whole = report_of(driver)
+    assert {b.supplier for b in whole.of("council-northam", None).batches} == {"council-northam"}
+    (one,) = whole.of(None, ids["absences"][:8]).batches
+    assert one.batch_id == ids["absences"]
+    assert whole.of(None, "zz").batches == []
