@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import date
 
+from infra.policy import configured_policy
 from infra.reading import records
 from infra.rest import Flow, Lag
 from infra.settings import Settings
 from schemas.registry import Registry
 from stream_processors.accounting.reconcile import Behind, Report, reconcile
 from stream_processors.accounting.tables import Source
-from stream_processors.retention_policy import load_policy
 
 _EPOCH = date(1970, 1, 1)
 _POLL_S = 0.5
@@ -36,7 +36,7 @@ def reconcile_stack(
         RegistryDownError, SchemaNotRegisteredError: the registry is away, or the stack is not provisioned.
     """
     ids = Registry(settings.registry, deadline_seconds=10)
-    stop = (load_policy().hard_stop - _EPOCH).days
+    stop = (configured_policy(settings).hard_stop - _EPOCH).days
     flow, deadline = Flow(settings), time.monotonic() + wait_s
     try:
         while True:

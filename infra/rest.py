@@ -186,6 +186,8 @@ class Flow:
                         last[where] = message.offset()
                     elif error.code() == KafkaError._PARTITION_EOF:
                         left.discard(where)
+                    elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                        raise KafkaException(error)
         finally:
             self._reader.unassign()
         return [lag for lag in lags if last.get((lag.topic, lag.partition), -1) >= lag.committed]

@@ -94,6 +94,8 @@ def replay(
             fail(f"{target}: nothing has been read yet, so there is nothing to read again", EXIT_ERROR)
         start = _start(groups, spans, moment, to_offset, from_file)
         plan = planned(spans, {d.name: about for d, about in found}, numbers, start)
+        if to_offset is not None and not any(s.again for s in plan):
+            raise ReplayError(f"nothing was committed beyond {to_offset}, so there is nothing to read again")
         rows = [_row(settings, d.name, [s for s in plan if s.at.processor == d.name]) for d, _ in found]
         if export is not None:
             export.write_text(to_csv(plan))
@@ -159,7 +161,7 @@ def _start(
         times: dict[At, int] = groups.at_time(spans, moment)
         return lambda s: times[s.at]
     if offset is not None:
-        return lambda _: offset
+        return lambda s: min(offset, s.committed)  # of a shorter log, nothing is read again
     if file is None:
         return lambda _: 0
     try:

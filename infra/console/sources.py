@@ -149,9 +149,9 @@ class ClusterSources:
     def countdown(self) -> Countdown:
         """See `Sources`."""
         from infra.held import due
-        from stream_processors.retention_policy import load_policy
+        from infra.policy import configured_policy
 
-        stop, today = load_policy().hard_stop, datetime.now(UTC).date()
+        stop, today = configured_policy(self.settings).hard_stop, datetime.now(UTC).date()
         found: dict[tuple[str, str], dict[int, int]] = {}
         for days in DUE_DAYS:
             for key, n in due(self.settings, today + timedelta(days), stop).items():

@@ -41,6 +41,7 @@ from infra.destruction.topics import KEPT
 from infra.destruction.verify import Asked, acknowledged, verify
 from infra.held import due, ledger_heads, ledger_lines
 from infra.keys import CERTIFICATE_KEY, CERTIFICATE_PUBLIC_KEY, init_certificate_key, read_key
+from infra.policy import configured_policy
 from infra.rest import Flow, NotAtRestError
 from infra.settings import Settings
 from infra.topic_table import messages
@@ -48,7 +49,6 @@ from schemas.registry import Registry
 from stream_processors import ledger
 from stream_processors.access import ADMIN
 from stream_processors.control.office import ZONES
-from stream_processors.retention_policy import load_policy
 from stream_processors.runtime.instance import running
 from stream_processors.runtime.kafka import client_config, error_of, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -101,7 +101,7 @@ def preview(settings: Settings, today: date) -> Preview:
         KafkaException, RegistryDownError: the broker or the registry is away.
     """
     settings = settings.acting_as(ADMIN)
-    stop = load_policy().hard_stop
+    stop = configured_policy(settings).hard_stop
     names = _topics(settings)
     is_there = set(topics.SOURCES) <= set(names)
     return Preview(
@@ -146,7 +146,7 @@ class _Destruction:
     ) -> None:
         self._settings, self._order, self._today, self._journal = settings, order, today, journal
         self._sync, self._say = sync, say
-        self._stop = load_policy().hard_stop
+        self._stop = configured_policy(settings).hard_stop
         self._proof: Proof | None = None
 
     def run(self) -> list[Path]:
@@ -335,7 +335,8 @@ class _Destruction:
             if time.monotonic() > deadline:
                 raise NotYetError("folders of deleted topics are still on the broker's disk: run this again")
             time.sleep(_POLL_S)  # the broker tells nobody that it has removed a folder
-        return f"{len(gone)} topics were removed, and their folders from the disks that are seen here"
+        kept = " and ".join(sorted(KEPT))
+        return f"all topics but {kept} are removed, and their folders from the disks that are seen here"
 
     def _on_disk(self) -> bool:
         return any(

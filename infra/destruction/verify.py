@@ -26,6 +26,7 @@ from infra.destruction.proof import Mode, Pending, Proof, heads_of, ledger_summa
 from infra.destruction.segments import Batch, partition_folders, segments
 from infra.destruction.topics import KEPT, PERSONAL, Held
 from infra.held import confirmed_days, ledger_heads, ledger_lines
+from infra.policy import configured_policy
 from infra.rest import Flow
 from infra.settings import Settings
 from infra.topic_table import messages, messages_of
@@ -35,7 +36,6 @@ from stream_processors import ledger
 from stream_processors.access import ADMIN
 from stream_processors.control.office import ZONES
 from stream_processors.ledger import Line
-from stream_processors.retention_policy import load_policy
 from stream_processors.runtime.kafka import client_config
 
 ACKNOWLEDGEMENT = "governance.acknowledgement"
@@ -169,7 +169,7 @@ class _Verifier:
         topics.not_live(proof, personal, self._lines, self._destroyed)
         if not self._all_gone:
             topics.grounded(proof, self._tables)
-            stop = (load_policy().hard_stop - _DAY_0).days
+            stop = (configured_policy(self._settings).hard_stop - _DAY_0).days
             topics.not_overdue(proof, self._tables, confirmed_days(self._settings), stop)
 
     def _look_at(self, where: str, m: Message) -> None:
@@ -215,7 +215,7 @@ class _Verifier:
                 elif folder.deleted:
                     if found.records:
                         proof.pending.append(Pending(f"{name}, deleted", found.records, now, now))
-                elif found.dead.since is not None:
+                elif found.dead.since is not None and not self._all_gone:  # what is kept then is about nobody
                     until = found.dead.since + allowed[folder.topic].value_ms if folder.topic in allowed else now
                     if until < now:
                         where = f"{name}@{found.dead.offset}, on disk"

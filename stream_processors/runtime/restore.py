@@ -31,7 +31,7 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.observer import Observer, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
-from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, discard
+from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Writes, discard
 from stream_processors.runtime.task import Task
 
 _log = structlog.get_logger()
@@ -111,7 +111,7 @@ class Restorer:
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
         stale = bool(had.inputs) and now - had.written_ms > alive_ms // 2
-        formed = (store.get_many(_FORM, [b""])[0] or b"").decode() == declaration.form
+        formed = is_of_form(store, declaration.form)
         lagged = lagged or bool(anew)
         # Without a position: a rebuild that was cut short, or new.
         if ahead or stale or lagged or not formed or not had.inputs:
@@ -146,7 +146,7 @@ class Restorer:
                 self._observer.restoring(
                     number, declaration.changelog, changelog_end, self._end_of(declaration.changelog, number)
                 )
-        store.apply({_FORM: {b"": declaration.form.encode()}}, Position(target, changelog_end, now))
+        store.apply(of_form(declaration.form), Position(target, changelog_end, now))
         if replayed:
             _log.info(
                 "restored",
@@ -263,6 +263,16 @@ class Told:
     time_ms: int | None
     version: str = ""
     anew: int | None = None
+
+
+def of_form(form: str) -> Writes:
+    """What a state says of its form: written when it is whole, beside the tables of its processor."""
+    return {_FORM: {b"": form.encode()}}
+
+
+def is_of_form(store: Store, form: str) -> bool:
+    """Whether a state can be read as this form; one that says nothing is of the first, ""."""
+    return (store.get_many(_FORM, [b""])[0] or b"").decode() == form
 
 
 def metadata_of(time_ms: int, version: str, anew: int | None = None) -> str:

@@ -105,6 +105,10 @@ def test_a_shorter_policy_holds_for_what_is_held_and_what_comes_late_is_refused(
             assert [workers.stop(name) for name in restarted] == [0, 0, 0]
             for name in restarted:
                 workers.start(name)
+            deadline = time.monotonic() + 180
+            while workers.log("pseudonymise").count('"reconciled"') < settings.partitions:  # all was read again
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
             workers.at_rest()
             lines = ledger_lines(settings)
             assert {(x["why"], x["supplier"], x["dataset"]) for x in lines} == {("expiry", "dfe", "absence")}

@@ -45,7 +45,7 @@ def test_a_rate_takes_two_samples_and_a_new_topic_counts_from_when_it_was_seen()
 def test_suppliers_topics_stand_together_and_are_counted_once() -> None:
     lags = [Lag("pseudonymise", f"identified.dfe.{d}", 0, 0, 10) for d in ("person", "absence")]
     found = stage(picture(None, sample(0, *lags, waits=dict.fromkeys(lags, (10, 1.0)))), "pseudonymise")
-    assert [(a.topic, a.behind) for a in found.arrows] == [("identified.*", 20)]
+    assert [(a.topic, a.behind) for a in found.arrows if a.behind] == [("identified.*", 20)]
 
 
 @pytest.mark.parametrize(

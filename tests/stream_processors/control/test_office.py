@@ -197,6 +197,11 @@ def batch(starts: list[int], ends: list[int], published: int) -> Came:
         "starts": starts,
         "ends": ends,
         "published_ms": NOW,
+        "publication": "0" * 16,
+        "open": False,
+        "counts": [],
+        "digests": [],
+        "duplicates": 0,
     }
     return Came(BATCH, Place(0, 0), b"dfe|absence|" + b"b" * 32, to_value(BATCH, row, REGISTRY), NOW)
 

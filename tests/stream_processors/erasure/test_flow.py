@@ -4,6 +4,7 @@ so."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -13,7 +14,7 @@ from stream_processors import ledger
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.erasure.order import Action, Target
 from stream_processors.ledger import WHY
-from tests.stream_processors.tables import PARTITIONS, Flow, decoded
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, decoded
 
 COUNCIL = "council-northam"
 AYSHA = {
@@ -327,3 +328,22 @@ def test_no_value_and_no_local_id_is_in_the_linkage_zone_or_governance(flow: Flo
             for value in (b"Aysha", b"Begum", b"SE13", b'"A1"', b"|A1", b"work-0007"):
                 assert value not in text, topic
             assert {n for n, _ in r.headers} <= {WHY, "lethe.retention"} or topic.startswith("identified")
+
+
+def test_another_epoch_of_the_keys_refuses_the_same_people(flow: Flow) -> None:
+    follow(flow, "o1", PERSON)
+    tokens = {
+        t for v in flow.driver.table("linkage.identity").values() for t in decoded("linkage.identity", v)["tokens"]
+    }
+    later = Flow(context=replace(CONTEXT, epoch=2))
+    for key, value in flow.driver.table("linkage.suppression").items():
+        for partition in range(PARTITIONS):
+            later.driver.append("linkage.suppression", partition, key, value)
+    later.put("dfe", "person", UPN="A1", **AYSHA)
+    later.put("dwp", "person", subject_id="w7", **AYSHA)
+    later.put("dfe", "person", UPN="Z1", **ZOE)
+    later.run()
+    (identity,) = later.driver.table("linkage.identity").values()
+    assert not tokens & set(decoded("linkage.identity", identity)["tokens"]), "it is another epoch"
+    assert set(later.driver.table("identified.dfe.person")) == {b"Z1"}
+    assert later.driver.table("identified.dwp.person") == {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream_processors.runtime.restore import Told, metadata_of, told_by
+from stream_processors.runtime.restore import Told, is_of_form, metadata_of, of_form, told_by
+from stream_processors.runtime.state import MemoryStore, Position
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,13 @@ def test_the_metadata_of_a_commit_is_read_as_it_was_written(text: str | None, to
     assert told_by(text) == told
     if told.time_ms is not None:
         assert metadata_of(told.time_ms, told.version, told.anew) == text
+
+
+def test_a_state_is_read_as_the_form_that_it_was_written_in_alone() -> None:
+    store = MemoryStore()
+    assert is_of_form(store, "")
+    assert not is_of_form(store, "2")
+    store.apply({**of_form("2"), "heard": {b"key": b"value"}}, Position({}))
+    assert is_of_form(store, "2")
+    assert not is_of_form(store, "")
+    assert not is_of_form(store, "3")
