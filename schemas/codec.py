@@ -76,7 +76,10 @@ def decode_each(bodies: Sequence[bytes], contract: Contract) -> Decoded:
     bad: list[int] = []
     batches: list[pa.RecordBatch] = []
 
-    def whole(low: int, high: int) -> None:
+    # Not a function that calls itself: that would be a cycle of references, and keep every batch until a collection.
+    parts = [(0, len(bodies))] if bodies else []
+    while parts:
+        low, high = parts.pop()
         part = bodies[low:high]
         try:
             batch = _rust(part, contract)
@@ -95,11 +98,7 @@ def decode_each(bodies: Sequence[bytes], contract: Contract) -> Decoded:
                 good.append(low)
         else:
             middle = (low + high) // 2
-            whole(low, middle)
-            whole(middle, high)
-
-    if bodies:
-        whole(0, len(bodies))
+            parts += [(middle, high), (low, middle)]  # the lower half comes first
     table = pa.Table.from_batches(batches, schema=arrow_schema(contract)).combine_chunks()
     found = table.to_batches()
     return Decoded(found[0] if found else pa.RecordBatch.from_pylist([], schema=arrow_schema(contract)), good, bad)

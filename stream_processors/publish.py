@@ -205,9 +205,9 @@ class Publish:
             chosen = column.take(pa.array(rows))
             flat = pa.RecordBatch.from_arrays(chosen.flatten(), names=[f.name for f in chosen.type])
             contract = STORED_FACTS if dataset == "person" else ITEMS[dataset]
-            index = 0 if dataset == "person" else DATASETS.index(dataset) + 1
+            index = bytes([0 if dataset == "person" else DATASETS.index(dataset) + 1])
             for row, month, body in zip(rows, when(flat), encode(flat, contract), strict=True):
-                out[keys[row]] = bytes([index]) + month + body
+                out[keys[row]] = index + month + body
         return out
 
     def _follow_k(self, view: View) -> set[bytes]:

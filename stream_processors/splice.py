@@ -48,6 +48,8 @@ ITEMS = {
     )
     for f in _ARRAYS
 }
+_EMPTY = [bytes(n) for n in range(len(DATASETS) + 1)]
+"""So many arrays without items."""
 QUASI = ["birth_year", "sex", "area"]
 _SEXES = next(leaf.symbols for leaf in _RESEARCH.leaves if leaf.path == "sex")
 HEADER = _sub_contract(
@@ -77,17 +79,19 @@ def splice(held: Mapping[bytes, bytes], place: Place) -> bytes:
     """
     head = held[HEADER_KEY]
     start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:], _encoded(place)]
-    groups: list[list[bytes]] = [[] for _ in range(len(DATASETS) + 1)]
-    for record, item in held.items():
-        if record not in NOT_RECORDS:
-            groups[item[0]].append(item)
-    for group in groups[1:]:
-        if group:
-            group.sort()
-            parts.append(_varint(len(group)))
-            for item in group:
-                parts += (item[HEAD_BYTES:], _from_start(start, item[_MONTH_AT:HEAD_BYTES]))
+    # An item begins with its dataset and its month, so one sort brings them into groups and each group into order.
+    items = sorted([item for record, item in held.items() if record not in NOT_RECORDS and item[:1] != FACTS])
+    done, low = 0, 0  # datasets that are spliced, items that are
+    while low < len(items):
+        dataset, high = items[low][0], low + 1
+        while high < len(items) and items[high][0] == dataset:
+            high += 1
+        parts += (_EMPTY[dataset - 1 - done], _varint(high - low))
+        for item in items[low:high]:
+            parts += (item[HEAD_BYTES:], _from_start(start, item[_MONTH_AT:HEAD_BYTES]))
         parts.append(b"\x00")
+        done, low = dataset, high
+    parts.append(_EMPTY[len(DATASETS) - done])
     return b"".join(parts)
 
 
@@ -127,7 +131,8 @@ def _from_start(start: bytes, month: bytes) -> bytes:
 def month_numbers(months: pl.Series) -> list[bytes]:
     """Months since the year 0, in bytes that sort as they do; 0 where there is none."""
     numbers = (months.dt.year() * 12 + months.dt.month().cast(pl.Int32)).fill_null(0)
-    return [n.to_bytes(_MONTH_BYTES, "big") for n in numbers.to_list()]
+    packed = {n: n.to_bytes(_MONTH_BYTES, "big") for n in numbers.unique().to_list()}
+    return [packed[n] for n in numbers.to_list()]
 
 
 def when(flat: pa.RecordBatch) -> list[bytes]:

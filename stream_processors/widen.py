@@ -12,6 +12,7 @@ people in every partition where it has any has k in all (ADR 16).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,7 @@ class Place:
         return _APART.join((self.year, self.sex, self.area)).encode()
 
     @classmethod
+    @functools.lru_cache(65_536)  # people share birth years and areas
     def unpacked(cls, packed: bytes) -> Place:
         """Of `packed`."""
         return cls(*packed.decode().split(_APART))

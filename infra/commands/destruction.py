@@ -106,12 +106,15 @@ def proved(settings: Settings, asked: Asked) -> Proof:
 
 @contextmanager
 def not_up() -> Iterator[None]:
-    """End the command if the broker or the registry does not answer."""
-    from schemas.registry import RegistryDownError
+    """End the command if the broker or the registry does not answer, or knows other schemas than this code."""
+    from schemas.codec import CodecError
+    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
     from stream_processors.runtime.kafka import describe, error_of
 
     try:
         yield
+    except (CodecError, SchemaNotRegisteredError) as e:
+        fail(f"{e}: is this code newer than the schemas? `lethe provision` registers them")
     except KafkaException as e:
         fail(f"the broker does not answer ({describe(error_of(e))}): start it with `lethe up`", EXIT_NOT_UP)
     except RegistryDownError as e:

@@ -125,7 +125,7 @@ class TopApp(App[None]):
 
     def on_mount(self) -> None:
         """Look now, and then again and again."""
-        self._again()
+        self.call_after_refresh(self._again)  # once what it draws into is there
         self.set_interval(self._every_s, self._again)
 
     def action_pause(self) -> None:
@@ -134,7 +134,7 @@ class TopApp(App[None]):
         self.sub_title = "paused" if self._paused else ""
 
     def _again(self) -> None:
-        if not self._paused and not self._looking:
+        if not self._paused and not self._looking and self.query("#flow"):
             self._looking = True
             self.run_worker(self._take, thread=True, exclusive=True)
 

@@ -349,8 +349,7 @@ def test_each_command_acts_for_who_may(workers: Workers, monkeypatch: pytest.Mon
     result = CliRunner().invoke(app, command.split())
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert "AUTHORIZATION" not in result.output
-    assert result.exit_code in (0, 1), result.output
-    json.loads(result.stdout)
+    assert result.exit_code in (0, 1), result.output  # 1: what it found is not in order
 
 
 def test_no_topic_shows_whom_anybody_asked_about(workers: Workers) -> None:

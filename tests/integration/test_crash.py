@@ -293,6 +293,7 @@ def test_sigterm_commits_the_batch_in_hand_and_exits_with_0(settings: Settings, 
         workers.start_all()
         workers.wait_for_log("pseudonymise", "assigned")
         for name in NAMES:
+            workers.wait_for_log(name, "started")  # before that nobody listens to signals
             assert workers.stop(name) == 0
         workers.start_all()
         workers.at_rest()

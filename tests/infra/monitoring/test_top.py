@@ -30,7 +30,7 @@ def text(drawn: RenderableType) -> str:
 
 
 def drawn(app: TopApp, id_: str) -> str:
-    return text(app.query_one(id_, Static).content)  # type: ignore[arg-type]
+    return "".join(text(found.content) for found in app.query(id_).results(Static))  # type: ignore[arg-type]
 
 
 def test_the_flow_as_text() -> None:
