@@ -191,7 +191,7 @@ def test_what_is_deleted_or_expired_is_in_no_byte_after_the_bound(
     print(f"no hit after {took:.1f} s of {limit:.0f}")
     assert sum(r["records"] for r in found["ledger"]["destroyed"] if r["reason"] == "expiry") == 8
     assert found["checked"]["enclaves"] == 1
-    assert found["checked"]["state directories"] == sum(bool(d.keeps) for d in TOPOLOGY) * settings.partitions
+    assert found["checked"]["state directories"] == sum(not d.stateless for d in TOPOLOGY) * settings.partitions
     assert len(table(settings, "research.person")) == len(STAYS), "the others are still there"
 
 
