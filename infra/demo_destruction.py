@@ -61,7 +61,10 @@ QUICK_TOPICS: Mapping[str, str] = {
     "delete.retention.ms": "3000",
     "file.delete.delay.ms": "500",
 }
-QUICK_BROKER: Mapping[str, str] = {"log.cleaner.backoff.ms": "500"}
+QUICK_BROKER: Mapping[str, str] = {
+    "log.cleaner.backoff.ms": "500",
+    "log.segment.delete.delay.ms": "500",  # also of deleted topics, whatever was set for them
+}
 QUICK = {"clock": "simulated", "heartbeat_seconds": 3.0, "sweep_seconds": 5.0, "partitions": 2}
 """Settings under which deleted bytes leave in seconds instead of hours."""
 COUNCIL, DEPARTMENT = "council-northam", "dfe"
