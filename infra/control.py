@@ -48,7 +48,7 @@ def work(settings: Settings, number: int | None = None) -> None:
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = settings.acting_as(CONTROL)
-    public = read_enquiry_key(settings)
+    read_enquiry_key(settings)  # before anything starts: without it nobody could ask
     registry = EditionSchemas(Registry(settings.registry), Edition(settings.edition))
     for topic in (*READS, *_WRITES):
         contract = contracts.of_topic(topic)
@@ -57,12 +57,12 @@ def work(settings: Settings, number: int | None = None) -> None:
     with Instance.claim(settings.state, "control", number or 1) as mine:
         metrics = ControlMetrics(STALLED_S)
         with MonitoringServer(metrics, metrics_port(settings, "control", mine.number), mine.folder):
-            code = asyncio.run(_run(settings, registry, public, metrics))
+            code = asyncio.run(_run(settings, registry, metrics))
     if code:
         fail("control: it ended by itself; see its log, and start it again", code)
 
 
-async def _run(settings: Settings, ids: SchemaIds, public: bytes, metrics: ControlMetrics) -> int:
+async def _run(settings: Settings, ids: SchemaIds, metrics: ControlMetrics) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -80,7 +80,7 @@ async def _run(settings: Settings, ids: SchemaIds, public: bytes, metrics: Contr
         async with control.order:  # agents wait until what was left unfinished is sent
             await control.app.start()
             await control.send(unfinished)
-        runner = await serve(view(control, public), settings.control_port)
+        runner = await serve(view(control, lambda: read_enquiry_key(settings)), settings.control_port)
         _log.info("started", processor="control", records=len(unfinished))
         return await _until_stopped(control, stop)
     finally:

@@ -55,7 +55,7 @@ def init_keys(settings: Settings) -> list[KeyFile]:
     """
     settings.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.keys.chmod(0o700)
-    return [KeyFile(path, _make(path)) for path in (token_key(settings), research_key(settings))]
+    return [KeyFile(path, make_key(path)) for path in (token_key(settings), research_key(settings))]
 
 
 def council_secret(settings: Settings, council: str) -> Path:
@@ -79,7 +79,7 @@ def init_council(settings: Settings, council: str) -> KeyFile:
     path = council_secret(settings, council)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
-    return KeyFile(path, _make(path))
+    return KeyFile(path, make_key(path))
 
 
 def init_certificate_key(settings: Settings) -> list[KeyFile]:
@@ -94,7 +94,7 @@ def init_certificate_key(settings: Settings) -> list[KeyFile]:
 
     path, public = settings.keys / CERTIFICATE_KEY, settings.keys / CERTIFICATE_PUBLIC_KEY
     settings.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = _make(path)
+    made = make_key(path)
     seed = read_key(path)[:KEY_BYTES]
     text = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex() + "\n"
     changed = not public.exists() or public.read_text() != text
@@ -105,15 +105,16 @@ def init_certificate_key(settings: Settings) -> list[KeyFile]:
 
 
 def export_enquiry_key(settings: Settings) -> KeyFile:
-    """Write the public key that belongs to the token key, as one line of hex, readable by all.
+    """Write the public key that belongs to the token key of the leading epoch, as one line of hex, readable by all.
 
     Raises:
-        KeyFileError: the token key is missing or may not be used.
+        KeyFileError: the key is missing or may not be used.
     """
+    from infra.epochs import epoch_key, load
     from stream_processors.enquiry.seal import public_key
 
     path = enquiry_public_key(settings)
-    text = public_key(read_key(token_key(settings))).hex() + "\n"
+    text = public_key(read_key(epoch_key(settings, load(settings).leads))).hex() + "\n"
     if path.exists() and path.read_text() == text:
         return KeyFile(path, False)
     path.write_text(text)
@@ -180,7 +181,8 @@ def hand_out(source: Path, folder: Path) -> Path:
     return path
 
 
-def _make(path: Path) -> bool:
+def make_key(path: Path) -> bool:
+    """Write a new key of 32 random bytes as one line of hex, mode 0600; False, and nothing, if the file is there."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.settings import Settings
+from stream_processors.access import SUPER
 from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import client_config, consumer_config, error_of, matches
 from stream_processors.runtime.processor import Declaration
-from stream_processors.topology import TOPOLOGY
+from stream_processors.topology import TOPOLOGY, declaration
 
 _CALL_S = 30
 _POLL_S = 0.25
@@ -47,38 +48,41 @@ _PASSING = {
 
 
 class Flow:
-    """Looks at groups and logs, without taking part."""
+    """Looks at groups and logs, without taking part.
+
+    A record is read for whoever reads that topic anyway: an operator may not. That needs the processors' credentials.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = AdminClient(client_config(settings))
-        self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.at-rest"))
+        self._readers: dict[str, Consumer] = {}
         self._groups: dict[str, Consumer] = {}
         self._edition = Edition(settings.edition)
 
     def close(self) -> None:
         """Release the connections."""
-        for consumer in [self._reader, *self._groups.values()]:
+        for consumer in [*self._readers.values(), *self._groups.values()]:
             consumer.close()
 
     def lags(self) -> list[Lag]:
         """Every partition that every processor reads."""
         ends = self._ends()
         out = []
-        for declaration in TOPOLOGY:
-            mine = {tp: end for tp, end in ends.items() if self._reads(declaration, tp[0])}
-            committed = self._committed(self._edition.group(declaration.name), mine)
-            out += [Lag(declaration.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
+        for d in TOPOLOGY:
+            mine = {tp: end for tp, end in ends.items() if self._reads(d, tp[0])}
+            committed = self._committed(self._edition.group(d.name), mine)
+            out += [Lag(d.name, t, p, committed.get((t, p), 0), end) for (t, p), end in mine.items()]
         return out
 
-    def _reads(self, declaration: Declaration, topic: str) -> bool:
+    def _reads(self, of: Declaration, topic: str) -> bool:
         """Whether a processor of this edition reads a topic."""
         plain = self._edition.plain(topic)
-        return self._edition.topic(plain) == topic and matches(declaration.reads, plain)
+        return self._edition.topic(plain) == topic and matches(of.reads, plain)
 
-    def behind(self) -> set[str]:
-        """Processors with a committed record that they have not taken in; empty means at rest."""
-        lags = [lag for lag in self.lags() if lag.committed < lag.end]
+    def behind(self, only: Container[str] | None = None) -> set[str]:
+        """Processors with a committed record that they have not taken in; empty means at rest. `only`: of these."""
+        lags = [lag for lag in self.lags() if lag.committed < lag.end and (only is None or lag.processor in only)]
         far = {lag.processor for lag in lags if lag.end - lag.committed > _NEAR}
         if far:
             return far
@@ -120,8 +124,23 @@ class Flow:
                     left[lag] = (low, i) if 0 <= first <= lag.committed else (i + 1, high)
         return out
 
-    def wait(self, seconds: float, on_wait: Callable[[set[str]], None] = lambda _: None) -> None:
-        """Return once the flow is at rest.
+    def ends_of(self, processor: str) -> dict[tuple[str, int], int]:
+        """End of every partition that a processor reads."""
+        declared = declaration(processor)
+        return {tp: end for tp, end in self._ends().items() if self._reads(declared, tp[0])}
+
+    def short_of(self, processor: str, marks: Mapping[tuple[str, int], int]) -> list[Lag]:
+        """Where a processor has not taken in what lay before these offsets."""
+        committed = self._committed(self._edition.group(processor), marks)
+        return self.open(Lag(processor, t, p, committed.get((t, p), 0), end) for (t, p), end in marks.items())
+
+    def wait(
+        self,
+        seconds: float,
+        on_wait: Callable[[set[str]], None] = lambda _: None,
+        only: Container[str] | None = None,
+    ) -> None:
+        """Return once the flow is at rest, or these processors of it.
 
         Raises:
             NotAtRestError: it is not after that many seconds.
@@ -130,7 +149,7 @@ class Flow:
         before: Mapping[tuple[str, int], int] | None = None
         while True:
             try:
-                behind, ends = self.behind(), self._ends()
+                behind, ends = self.behind(only), self._ends()
             except KafkaException as e:
                 if error_of(e).code() not in _PASSING:
                     raise
@@ -170,17 +189,28 @@ class Flow:
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def _with_records(self, lags: list[Lag]) -> list[Lag]:
-        """Those behind which a record lies, and not markers alone. All are read at once."""
+        """Those behind which a record lies, and not markers alone."""
+        if self._settings.principal in SUPER:
+            return self._read(self._settings.principal, lags)
+        names = sorted({lag.processor for lag in lags})
+        return [lag for name in names for lag in self._read(name, [lag for lag in lags if lag.processor == name])]
+
+    def _read(self, principal: str, lags: list[Lag]) -> list[Lag]:
+        """As `_with_records`, by somebody who may read them. All are read at once."""
+        reader = self._readers.get(principal)
+        if reader is None:
+            config = consumer_config(self._settings.acting_as(principal), f"lethe.{principal}.at-rest")
+            reader = self._readers[principal] = Consumer(config)
         starts: dict[tuple[str, int], int] = {}
         for lag in lags:
             where = (lag.topic, lag.partition)
             starts[where] = min(starts.get(where, lag.committed), lag.committed)
         last: dict[tuple[str, int], int] = {}
-        self._reader.assign([TopicPartition(t, p, at) for (t, p), at in starts.items()])
+        reader.assign([TopicPartition(t, p, at) for (t, p), at in starts.items()])
         left = set(starts)
         try:
             while left:
-                for message in self._reader.consume(1_000, 0.05):
+                for message in reader.consume(1_000, 0.05):
                     error, where = message.error(), (message.topic(), message.partition())
                     if error is None:
                         last[where] = message.offset()
@@ -189,5 +219,5 @@ class Flow:
                     elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                         raise KafkaException(error)
         finally:
-            self._reader.unassign()
+            reader.unassign()
         return [lag for lag in lags if last.get((lag.topic, lag.partition), -1) >= lag.committed]

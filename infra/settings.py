@@ -50,6 +50,9 @@ class Settings(BaseSettings):
         description="work in topics of this name beside those in use, such as v2; empty: those in use",
     )
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
+    near_weights: Path | None = Field(
+        default=None, description="weights of near matches that `lethe evaluate weights` wrote; by default Lethe's own"
+    )
     match_keys_off: str = Field(default="", description="ids of match keys to switch off, with commas between")
     control_port: int = Field(default=19094, ge=0, le=65535, description="loopback port of the control plane")
     metrics_port: int = Field(

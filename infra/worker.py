@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 import typer
@@ -15,6 +16,7 @@ import typer
 os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, len(sys.argv) - 1))))
 
 from infra.catalogue import configured_catalogue
+from infra.epochs import epochs, manifest_file
 from infra.errors import EXIT_ERROR, fail
 from infra.keys import KeyFileError, read_key, research_key, token_key
 from infra.logs import configure, scrub_exceptions
@@ -26,7 +28,7 @@ from infra.policy import PolicyFileError, configured_policy
 from infra.settings import Settings
 from schemas import contracts
 from schemas.classification import UnclassifiedFieldError
-from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
+from schemas.registry import Registry, SchemaDriftError, SchemaIds, SchemaNotRegisteredError
 from stream_processors.areas import DirectoryError
 from stream_processors.arrow import leave_pandas_out
 from stream_processors.checks import check_schemas
@@ -34,6 +36,7 @@ from stream_processors.edition import Edition, EditionSchemas
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
+from stream_processors.runtime.observer import Observer
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
@@ -71,7 +74,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         try:
             catalogue = configured_catalogue(settings)
         except ValueError as e:
-            fail(f"{name}: LETHE_MATCH_KEYS_OFF: {e}", EXIT_ERROR)
+            fail(f"{name}: LETHE_MATCH_KEYS_OFF, LETHE_NEAR_WEIGHTS: {e}", EXIT_ERROR)
         check_schemas(declaration(name), registry)
         registry.check(ACCOUNTS, contracts.contract("governance/account"))
         context = Context.default(
@@ -83,20 +86,77 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             settings.k_anonymity,
             catalogue,
             policy,
+            lambda: epochs(settings),
         )
-        processor = build(name, context)
         with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
             metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
             accounts = registry if settings.accounts else None
-            worker = Worker(processor, settings, mine, faults=faults, accounts=accounts, observer=observer)
-            for sign in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(sign, lambda *_: worker.stop())
             with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):
-                worker.run()
+                _run(name, context, settings, mine, faults, accounts, observer)
     except _REFUSED as e:
         fail(f"{name}: {e}", EXIT_ERROR)
+
+
+def _run(
+    name: str,
+    context: Context,
+    settings: Settings,
+    mine: Instance,
+    faults: Faults,
+    accounts: SchemaIds | None,
+    observer: Observer,
+) -> None:
+    """Until a signal. Who makes tokens is built anew when the key epochs change, and then reads everything again."""
+    manifest = manifest_file(settings) if name == "pseudonymise" else None
+    told = False
+    running: list[Worker] = []
+    began = _state_of(manifest)
+
+    def stop(*_: object) -> None:
+        nonlocal told
+        told = True
+        for worker in running:
+            worker.stop()
+
+    def look(_: int = 0) -> None:
+        if _state_of(manifest) != began:
+            running[0].stop()
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, stop)
+    while not told:
+        began = _state_of(manifest)
+        processor = build(name, context)
+        running[:] = [
+            Worker(
+                processor,
+                settings,
+                mine,
+                faults=faults,
+                accounts=accounts,
+                observer=observer,
+                on_batch=look,
+                on_idle=look,
+            )
+        ]
+        if told:  # between the loop's question and now
+            return
+        running[0].run()
+        if not told:
+            _log.info("key_epochs_changed", processor=name)
+
+
+def _state_of(path: Path | None) -> tuple[int, int] | None:
+    """What differs when a file was replaced by another."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def supervise(names: Sequence[str]) -> int:

@@ -120,7 +120,7 @@ def read(file: IO[bytes], columns: Columns) -> Iterator[Chunk]:
                 yield Chunk(cells, numbers)
                 continue
             lines.hold(block)
-        yield _careful_rows(lines, parser, fields)
+        yield _careful_rows(lines, parser, fields, pad=columns.lenient)
 
 
 def _header(lines: _Lines, source: Iterator[Block], columns: Columns) -> tuple[str, tuple[str, ...]]:
@@ -198,7 +198,7 @@ def _plainly_quoted(data: bytes, delimiter: str) -> bool:
     return bool(opens.all() and closes.all())
 
 
-def _careful_rows(lines: _Lines, parser: Iterator[list[str]], fields: tuple[str, ...]) -> Chunk:
+def _careful_rows(lines: _Lines, parser: Iterator[list[str]], fields: tuple[str, ...], *, pad: bool) -> Chunk:
     """The rows that begin in the lines held, at most `CHUNK_ROWS` of them."""
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -215,6 +215,9 @@ def _careful_rows(lines: _Lines, parser: Iterator[list[str]], fields: tuple[str,
             broken.append(Broken(start, _LONG))
             lines.back()
         else:
+            if pad and row and len(row) != width:
+                beyond = any(cell.strip() for cell in row[width:])
+                row = row if beyond else [*row[:width], *[""] * (width - len(row))]
             if len(row) == width:
                 rows.append(row)
                 numbers.append(start)

@@ -22,10 +22,15 @@ def plain(name: str) -> str:
 
 
 class Columns:
-    """The fields that a file may have by the names that files use for them; those of `required` must be there."""
+    """The fields that a file may have by the names that files use for them; those of `required` must be there.
 
-    def __init__(self, names: Iterable[str], required: Iterable[str]) -> None:
+    lenient: columns that are no field are named `?<number>`, and short rows are blank at their end, instead of being
+    refused; for files that others have made for other ends.
+    """
+
+    def __init__(self, names: Iterable[str], required: Iterable[str], *, lenient: bool = False) -> None:
         self.names = tuple(names)
+        self.lenient = lenient
         self.required = tuple(required)
         self._by_plain = {plain(n): n for n in self.names}
 
@@ -53,10 +58,10 @@ class Columns:
         if not any(found):  # perhaps there is no header: then these are somebody's data and must not be shown
             raise UnusableFileError(f"no column is known; the columns must be {', '.join(self.names)}")
         unknown = [_shown(c, i) for i, c in enumerate(columns) if found[i] is None]
-        if unknown:
+        if unknown and not self.lenient:
             unknown[_SHOWN:] = [f"and {len(unknown) - _SHOWN} more"] if len(unknown) > _SHOWN else []
             raise UnusableFileError(f"unknown column: {', '.join(unknown)}; the columns are {', '.join(self.names)}")
-        fields = tuple(f for f in found if f is not None)
+        fields = tuple(f"?{i + 1}" if f is None else f for i, f in enumerate(found))
         twice = sorted({f for f in fields if fields.count(f) > 1})
         if twice:
             raise UnusableFileError(f"column comes twice: {', '.join(twice)}")

@@ -168,6 +168,8 @@ def _processor(declaration: Declaration, topics: list[str]) -> set[Grant]:
     name = declaration.name
     reads = {t for t in topics if matches(declaration.reads, t)}
     writes = {t for t in topics if any(_writes(pattern, t) for pattern in declaration.writes)}
+    if declaration.stateless:  # it looks up what it has said when it reads its inputs again
+        reads |= {t for t in writes if t in declaration.derives}
     if declaration.changelog:
         reads.add(declaration.changelog)
         writes.add(declaration.changelog)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from schemas.contracts import ENQUIRY
 from stream_processors import clock, ledger
+from stream_processors.frequency import is_frequent
 from stream_processors.runtime.account import Balance, Rule, Said
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
@@ -37,7 +38,7 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes:
             records,
             sum(tally.get(name, 0) for name in TAKEN),
         )
-        distinct = len(set(batch.keys) - {None, HEARTBEAT_KEY})
+        distinct = len(_keys(batch) - {None, HEARTBEAT_KEY})
         keys += distinct
         persons += distinct if batch.topic.endswith(".person") else 0
         failed += tally.get("quarantined", 0)
@@ -54,13 +55,20 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes:
     yield "each quarantined record is kept", failed, kept
 
 
+def _keys(batch: Inputs) -> set[bytes | None]:
+    """Keys of which something is to be said: of what a later record replaces, that one says it."""
+    if not batch.superseded:
+        return set(batch.keys)
+    return {k for k, at in zip(batch.keys, batch.offsets, strict=True) if at not in batch.superseded}
+
+
 def _unreadable(inputs: Sequence[Inputs], *, persons: bool) -> int:
     """Keys that are not UTF-8: nothing can have been said of them."""
     bad = 0
     for batch in inputs:
         if not _supplied(batch) or (persons and not batch.topic.endswith(".person")):
             continue
-        for key in set(batch.keys):
+        for key in _keys(batch):
             try:
                 _ = (key or b"").decode()
             except UnicodeDecodeError:
@@ -83,7 +91,7 @@ def route(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes
 def link(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every claim that is remembered is said, and every one that is forgotten is taken back."""
     values, gone = _of(said, "linkage.link")
-    claims = writes.get("claims", {})
+    claims = {k: v for k, v in writes.get("claims", {}).items() if not is_frequent(k)}
     kept = _values(claims.values())
     yield "each claim is said as a link", kept, values
     yield "each claim that ends is taken back", len(claims) - kept + outputs.counts.get("moved", 0), gone

@@ -50,11 +50,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class Claimed:
-    """rows: one for each candidate, as `claims_of` says; a table, or a frame from `claims`. crowded: match key to how
-    many of its tokens were over their limit, and so not used."""
+    """rows: one for each candidate, as `claims_of` says; a table, or a frame from `claims`. crowded: blocks and their
+    tokens that were over their limit, and so not used."""
 
     rows: Any
-    crowded: Mapping[str, int]
+    crowded: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -137,19 +137,19 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
     """What is claimed of each candidate of whole blocks, the rows of one block together.
 
     Args:
-        table: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home (Int32),
-            expires_on (Date), tokens (List of `<match key>:<32 hex digits>`), claimed (List of String), statement,
-            encoding (String). Tokens of match keys that are not in force are not looked at.
+        table: columns block (`<pass>:<anything>`), subject, supplier, role, person_ref (String), home, epoch, leading
+            (Int32), expires_on (Date), tokens (List of `<match key>:<32 hex digits>`), claimed (List of String),
+            statement, encoding (String). Tokens of match keys that are not in force are not looked at.
         near: what is known of near matches; without it, encodings are compared.
 
     Returns:
-        Same rows, same order: supplier, role, expires_on, home as given; outcome (String), person_ref and match_key
-        (String, null unless linked; match_key is `cohort` for the spine), claimed (List of String: of the spine, the
-        suppliers that claim the person in this block).
+        Same rows, same order: supplier, role, expires_on, home, epoch, leading as given; outcome (String), person_ref
+        and match_key (String, null unless linked; match_key is `cohort` for the spine), claimed (List of String: of the
+        spine, the suppliers that claim the person in this block).
     """
     of = _coded(table)
     entries = _entries(table["tokens"], of, rules)
-    spine, crowded = _within_limits(entries.where(of.cohort[entries.row]), of, rules)
+    spine, over = _within_limits(entries.where(of.cohort[entries.row]), of, rules)
     person = _persons(of, spine.where(rules.strict[spine.rank]))
     closed = _closed(of, person)
     statements = table["statement"].to_pylist()
@@ -181,9 +181,11 @@ def claims_of(table: pa.Table, rules: Rules, near: Near | None = None) -> Claime
             "match_key": _words(labels, label),
             "claimed": _claimed(of, person, lone, least),
             "home": table["home"],
+            "epoch": table["epoch"],
+            "leading": table["leading"],
         }
     )
-    return Claimed(rows, crowded)
+    return Claimed(rows, _told(over, table, rules))
 
 
 def spine_of(table: pa.Table) -> pa.Table:
@@ -200,6 +202,8 @@ def spine_of(table: pa.Table) -> pa.Table:
             "match_key": pa.repeat(pa.scalar(_COHORT), len(table)),
             "claimed": none,
             "home": table["home"],
+            "epoch": table["epoch"],
+            "leading": table["leading"],
         }
     )
 
@@ -269,19 +273,29 @@ def _joined(values: pa.LargeBinaryArray) -> bytes:
     return bytes(data.slice(int(low), int(high - low)).to_pybytes())
 
 
-def _within_limits(spine: _Entries, of: _Codes, rules: Rules) -> tuple[_Entries, dict[str, int]]:
-    """The spine's tokens without those that too many subjects of one council share."""
+def _within_limits(spine: _Entries, of: _Codes, rules: Rules) -> tuple[_Entries, _Entries]:
+    """The spine's tokens without those that too many subjects of one council share, and one entry of each of these."""
     shared = np.flatnonzero(np.bincount(spine.group)[spine.group] > 1) if len(spine.group) else spine.group
     each = spine.group[shared] * len(of.suppliers) + of.supplier[spine.row[shared]]
     _, first, counts = np.unique(each, return_index=True, return_counts=True)
     first = shared[first]
     over = first[counts > rules.most[spine.rank[first]]]
     if not len(over):
-        return spine, {}
+        return spine, spine.where(np.zeros(len(spine.group), bool))
     groups, at = np.unique(spine.group[over], return_index=True)
-    ranks, tokens = np.unique(spine.rank[over][at], return_counts=True)
-    crowded = {rules.ids[r]: int(n) for r, n in zip(ranks, tokens, strict=True)}
-    return spine.where(~np.isin(spine.group, groups)), crowded
+    crowded = np.zeros(len(spine.group), bool)
+    crowded[over[at]] = True
+    return spine.where(~np.isin(spine.group, groups)), spine.where(crowded)
+
+
+def _told(entries: _Entries, table: pa.Table, rules: Rules) -> tuple[tuple[str, str], ...]:
+    """Block and token of entries; a candidate has one token of a match key."""
+    out = []
+    for row, rank in zip(entries.row.tolist(), entries.rank.tolist(), strict=True):
+        name = rules.ids[rank]
+        token = next(t for t in table["tokens"][row].as_py() if t[:-TOKEN_TAIL] == name)
+        out.append((table["block"][row].as_py(), token))
+    return tuple(out)
 
 
 def _persons(of: _Codes, strict: _Entries) -> Ints:

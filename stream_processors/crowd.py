@@ -88,11 +88,7 @@ class Crowd:
         rows = [candidates[name].to_pylist() for name in columns]
         self.remove(rows[0])
         for subject, role, tokens, person, encoding in zip(*rows, strict=True):
-            ties = [
-                int(t[-TOKEN_HEX_DIGITS:], 16) ^ hash(t[:-TOKEN_TAIL])
-                for t in tokens
-                if t[:-TOKEN_TAIL] in self._in_force
-            ]
+            ties = [_tie(t) for t in tokens if t[:-TOKEN_TAIL] in self._in_force]
             if person is not None:
                 ties.append(hash(person))
             member = _Member(role == "cohort", tuple(ties), bool(encoding))
@@ -145,6 +141,10 @@ class Crowd:
                 out.update(self._near.get(subject, ()))
         return out
 
+    def holders(self, token: str) -> Sequence[str]:
+        """Who has a token of a match key in force."""
+        return self._tied.get(_tie(token), ())
+
     def near(self, subjects: Mapping[str, int]) -> Near:
         """Near matches among subjects, as rows that the mapping gives them."""
         pairs = [
@@ -175,3 +175,8 @@ class Crowd:
                     if x is not None and y is not None:
                         self._near.setdefault(x, {})[y] = worth
                         self._near.setdefault(y, {})[x] = worth
+
+
+def _tie(token: str) -> int:
+    """A number for a token."""
+    return int(token[-TOKEN_HEX_DIGITS:], 16) ^ hash(token[:-TOKEN_TAIL])

@@ -130,12 +130,14 @@ class Join:
         best: dict[bytes, tuple[tuple[str, str], bytes]] = {}
         if flat:
             links = decode([v[wire.HEADER_BYTES :] for _, _, v in flat], _LINK)
-            persons, match_keys = (
-                links.column("person_ref").to_pylist(),
-                links.column("match_key").to_pylist(),
-            )
-            for (subject, key, _), person, match_key in zip(flat, persons, match_keys, strict=True):
-                if person is None:
+            names = ("person_ref", "match_key", "epoch", "leading")
+            persons, match_keys, epochs, leading = (links.column(n).to_pylist() for n in names)
+            deciding: dict[bytes, int] = {}
+            for (subject, _, _), leads in zip(flat, leading, strict=True):
+                deciding[subject] = max(leads, deciding.get(subject, 0))
+            for (subject, key, _), person, match_key, epoch in zip(flat, persons, match_keys, epochs, strict=True):
+                # While keys are rotated, the epoch that was said last to lead decides; 0 is of no epoch.
+                if person is None or epoch not in (0, deciding[subject]):
                     continue
                 # The pass comes first in the block's name; then the rank of the match key, which its id sorts by.
                 order = (key[REF_WIDTH + 1 :].decode().partition(":")[0], match_key)

@@ -20,16 +20,18 @@ from schemas.registry import SchemaIds
 from stream_processors.claims import Near, claims_of, rules_of, spine_of
 from stream_processors.crowd import Crowd
 from stream_processors.enquiry.seeking import Seeker
+from stream_processors.frequency import Frequent, is_frequent
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View, Writes
 
+ALERT = "governance.alert"
 LINK = Declaration(
     name="link",
     by="block",
     reads=("linkage.candidate", "linkage.enquiry"),
-    writes=("linkage.link", "linkage.sought"),
+    writes=("linkage.link", "linkage.sought", ALERT),
     keeps=(Table("candidates", "true"), Table("departments", "true"), Table("claims", "said")),
     form="2",
 )
@@ -57,7 +59,7 @@ class Link:
     version = ""
 
     def __init__(self, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
-        self._ids = schema_ids
+        self._ids, self._partitions = schema_ids, partitions
         self._rules = rules_of(catalogue)
         self._crowds = _Crowds()
         self._seeker = Seeker(self._rules, schema_ids, partitions)
@@ -82,7 +84,8 @@ class Link:
 
     def everything(self, view: View) -> set[bytes]:
         """Candidates that live, and those of which something was claimed."""
-        return {k for table in ("candidates", "claims") for k, _ in view.scan(table, b"")}
+        found = (k for table in ("candidates", "claims") for k, _ in view.scan(table, b""))
+        return {k for k in found if not is_frequent(k)}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Links that differ from what was claimed before, each to its subject's own partition.
@@ -94,17 +97,19 @@ class Link:
         for key in sorted(touched):
             by_block.setdefault(key.partition(b"|")[0], []).append(key)
         held = self._crowds.of(view)
+        frequent = Frequent(view)
         rest = []
         for block, keys in by_block.items():
             crowd = held.get(block)
             if crowd is None:
                 rest.append(block)
             else:
-                self._settle_around(view, crowd, keys, out)
+                self._settle_around(view, crowd, keys, frequent, out)
         rest = self._settle_spine(view, {block: by_block[block] for block in rest}, out)
         for low in range(0, len(rest), _BLOCKS_AT_ONCE):
-            self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], out)
+            self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], frequent, out)
         self._crowds.keep(view)
+        frequent.say(max((max(b.times, default=0) for b in inputs), default=0), self._ids, self._partitions, out)
         for batch in inputs:
             if batch.topic == "linkage.enquiry":
                 self._seeker.take(view, batch, out)
@@ -135,11 +140,11 @@ class Link:
             self._tell(view, rows, spine_of(table), {k: v for k, v in said if v is not None}, out)
         return [block for block in changed if block not in settled]
 
-    def _settle_blocks(self, view: View, blocks: Sequence[bytes], out: Outputs) -> None:
+    def _settle_blocks(self, view: View, blocks: Sequence[bytes], frequent: Frequent, out: Outputs) -> None:
         """Work whole blocks out anew; those that are crowded are remembered, so that it is the last time."""
         prefixes = [b + b"|" for b in blocks]
         found, said = _scan(view, "candidates", prefixes), _scan(view, "claims", prefixes)
-        together, said_together = list[Row](), list[Row]()
+        together, said_together, over = list[Row](), list[Row](), list[tuple[str, str]]()
         for block, rows, claimed in zip(blocks, found, said, strict=True):
             if len(rows) < CROWDED:
                 together += rows
@@ -149,10 +154,11 @@ class Link:
                 table = _table(rows)
                 crowd.put(table)
                 self._crowds.add(view, block, crowd)
-                self._say(view, rows, table, dict(claimed), crowd.near(_places(table)), out)
-        self._say(view, together, _table(together) if together else None, dict(said_together), None, out)
+                over += self._say(view, rows, table, dict(claimed), crowd.near(_places(table)), out)
+        over += self._say(view, together, _table(together) if together else None, dict(said_together), None, out)
+        frequent.of_blocks([b.decode() for b in blocks], over)
 
-    def _settle_around(self, view: View, crowd: Crowd, keys: Sequence[bytes], out: Outputs) -> None:
+    def _settle_around(self, view: View, crowd: Crowd, keys: Sequence[bytes], frequent: Frequent, out: Outputs) -> None:
         """Work out anew what the changed candidates of a remembered block may have to do with."""
         block = keys[0].partition(b"|")[0]
         changed = {key.partition(b"|")[2].decode() for key in keys}
@@ -162,11 +168,14 @@ class Link:
         live = [(k, v) for k, v in values.items() if v is not None]
         if live:
             crowd.put(_table(live))
-        around = sorted(block + b"|" + s.encode() for s in crowd.around(near_before | changed))
+        reached = crowd.around(near_before | changed)
+        around = sorted(block + b"|" + s.encode() for s in reached)
         rows = [(k, v) for k, v in zip(around, view.get_many("candidates", around), strict=True) if v is not None]
         said = {k: v for k, v in zip(around, view.get_many("claims", around), strict=True) if v is not None}
         table = _table(rows) if rows else None
-        self._say(view, rows, table, said, crowd.near(_places(table)) if table is not None else None, out)
+        over = self._say(view, rows, table, said, crowd.near(_places(table)) if table is not None else None, out)
+        # Who shares a token is reached together or not at all.
+        frequent.of_some(block.decode(), over, lambda token: reached.issuperset(crowd.holders(token)))
 
     def _say(
         self,
@@ -176,14 +185,17 @@ class Link:
         said: Mapping[bytes, bytes],
         near: Near | None,
         out: Outputs,
-    ) -> None:
-        """What is claimed of candidates, as `_tell` has it."""
-        claimed = None
+    ) -> tuple[tuple[str, str], ...]:
+        """What is claimed of candidates, as `_tell` has it. Returns the blocks and tokens that were over their
+        limit."""
+        claimed, over = None, tuple[tuple[str, str], ...]()
         if table is not None:
             found = claims_of(table, self._rules, near)
-            out.count("tokens_over_their_limit", sum(found.crowded.values()))
+            over = found.crowded
+            out.count("tokens_over_their_limit", len(over))
             claimed = found.rows
         self._tell(view, rows, claimed, said, out)
+        return over
 
     def _tell(
         self, view: View, rows: Sequence[Row], claimed: pa.Table | None, said: Mapping[bytes, bytes], out: Outputs
@@ -247,10 +259,19 @@ class _Crowds:
 
 
 def last_claims(links: Mapping[str, Decoded]) -> dict[str, Decoded]:
-    """Subject to what the last pass that it has reached claims of it, from decoded links by `subject|block`."""
+    """Subject to what the last pass that it has reached claims of it, from decoded links by `subject|block`.
+
+    While keys are rotated, of the epoch that leads.
+    """
     out: dict[str, tuple[int, Decoded]] = {}
+    leading: dict[str, int] = {}
+    for key, row in links.items():
+        subject = key.partition("|")[0]
+        leading[subject] = max(row["leading"], leading.get(subject, 0))
     for key, row in links.items():
         subject, _, block = key.partition("|")
+        if row["epoch"] not in (0, leading[subject]):
+            continue
         number = int(block.partition(":")[0])
         if subject not in out or number > out[subject][0]:
             out[subject] = (number, row)

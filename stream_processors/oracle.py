@@ -111,7 +111,7 @@ def research(
     research_key: bytes,
     catalogue: Catalogue,
     areas: Mapping[str, str],
-    epoch: int = 1,
+    keys: TokenKeys | None = None,
     widen: Widen | None = None,
     *,
     policy: Mapping[str, Any] | None = None,
@@ -120,15 +120,16 @@ def research(
 ) -> Oracle:
     """The research records of live supplier records, and the links that make them.
 
-    `areas`: LSOA by clean postcode. `widen`: how areas are widened, if they are. With a policy (the content of
-    `retention.yaml`) and a day, records that have expired by it are not there; each row then says under `RECEIVED` on
-    which day it was received. `suppressed`: hashes of subjects and strict tokens that are refused.
+    `areas`: LSOA by clean postcode. `keys`: of tokens; without, those of the first epoch under the token key. `widen`:
+    how areas are widened, if they are. With a policy (the content of `retention.yaml`) and a day, records that have
+    expired by it are not there; each row then says under `RECEIVED` on which day it was received. `suppressed`: hashes
+    of subjects and strict tokens that are refused.
     """
     if suppressed:
         records = _let_in(records, suppressed, SuppressionKeys(token_key, catalogue))
     if policy is not None and as_of is not None:
         records = _held(records, policy, as_of)
-    subjects = _subjects(records, token_key, catalogue, epoch)
+    subjects = _subjects(records, keys or TokenKeys(token_key, 1), Refs(token_key), catalogue)
     links = _link(subjects, catalogue)
     facts: dict[str, list[_Subject]] = defaultdict(list)
     for subject in subjects:
@@ -280,8 +281,7 @@ def _let_in(records: Records, suppressed: frozenset[str], keys: SuppressionKeys)
 # Subjects ------------------------------------------------------------------------------------------------------------
 
 
-def _subjects(records: Records, token_key: bytes, catalogue: Catalogue, epoch: int) -> list[_Subject]:
-    keys, refs = TokenKeys(token_key, epoch), Refs(token_key)
+def _subjects(records: Records, keys: TokenKeys, refs: Refs, catalogue: Catalogue) -> list[_Subject]:
     encoder = Encoder(catalogue, keys, encodings=catalogue.near is not None)
     people = {supplier: datasets["person"] for supplier, datasets in records.items() if datasets.get("person")}
     if not people:

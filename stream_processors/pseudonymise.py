@@ -21,6 +21,7 @@ from stream_processors import generalise
 from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
+from stream_processors.epochs import Epochs
 from stream_processors.erasure import eraser
 from stream_processors.erasure.eraser import Eraser
 from stream_processors.erasure.suppression import Ordered, Suppressed, subjects_of
@@ -28,7 +29,7 @@ from stream_processors.ledger import Deletion
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.encodings import Encoder
 from stream_processors.matching.normalise import normalise, postcode
-from stream_processors.matching.tokens import TokenKeys, tokenise
+from stream_processors.matching.tokens import tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
 from stream_processors.runtime.account import BATCH_HEADER, is_one, publications
@@ -57,11 +58,12 @@ PSEUDONYMISE = Declaration(
 ATTEMPTS = "lethe.requeue.attempts"
 """Header of a record that was put back from quarantine: how often. It comes along if the record fails again."""
 
-_FORM = 2  # of what is said; another makes a worker say all anew
+_FORM = 3  # of what is said; another makes a worker say all anew
 LARGEST_VALUE_BYTES = 1_000_000
 _IDENTITY = contracts.contract("linkage/identity")
 _ACTIVITY = contracts.contract("linkage/activity")
 _QUARANTINED = contracts.contract("governance/quarantine")
+_OF_AN_EPOCH = ("epoch", "blocks", "tokens", "statements", "encodings")
 
 
 Headers = list[tuple[str, bytes]]
@@ -84,23 +86,26 @@ class Pseudonymise:
 
     def __init__(
         self,
-        token_keys: TokenKeys,
+        epochs: Epochs,
         refs: Refs,
         catalogue: Catalogue,
         policy: RetentionPolicy,
         schema_ids: SchemaIds,
         partitions: int,
         areas: Areas,
-        epoch: int = 1,
         opener: Opener | None = None,
         eraser: Eraser | None = None,
     ) -> None:
         generalise.check()
-        self._tokens, self._refs, self._catalogue = token_keys, refs, catalogue
-        self._encoder = Encoder(catalogue, token_keys, encodings=catalogue.near is not None)
+        self._refs, self._catalogue = refs, catalogue
+        self._epochs = [
+            (keys, Encoder(catalogue, keys, encodings=catalogue.near is not None))
+            for keys in (epochs.leads, epochs.also)
+            if keys is not None
+        ]
         self._opener, self._eraser = opener, eraser
-        self.version = f"epoch {epoch}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
-        self._policy, self._ids, self._partitions, self._epoch = policy, schema_ids, partitions, epoch
+        self.version = f"epoch {epochs.label}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
+        self._policy, self._ids, self._partitions = policy, schema_ids, partitions
         self._areas = areas
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
@@ -182,9 +187,11 @@ class Pseudonymise:
         why = self._why(supplier, dataset, batch, [b.row for b in bad], refused)
         retract = self._readable(list(dict.fromkeys([*gone, *why])), batch)
         last = {k: r for r, k in enumerate(batch.keys) if k is not None}
-        retract = [r for r in retract if last[batch.keys[r]] == r]  # type: ignore[index]
+        if batch.superseded:
+            last = {k: r for k, r in last.items() if batch.offsets[r] not in batch.superseded}
+        retract = [r for r in retract if last.get(batch.keys[r]) == r]  # type: ignore[arg-type]
         for rows, frame in taken:
-            keep = [i for i, r in enumerate(rows) if last[batch.keys[r]] == r]  # type: ignore[index]
+            keep = [i for i, r in enumerate(rows) if last.get(batch.keys[r]) == r]  # type: ignore[arg-type]
             part = frame if len(keep) == len(rows) else frame[keep]
             self._say(supplier, dataset, contract, part, [rows[i] for i in keep], batch, out)
         self._retract(supplier, dataset, contract, retract, batch, [why.get(r, []) for r in retract], out)
@@ -194,11 +201,12 @@ class Pseudonymise:
         came = [r for r in refused if batch.values[r] is not None]
         if refused and self._eraser is not None:
             assert suppressed is not None
-            keys = [k for r in came if (k := batch.keys[r]) is not None and last[k] == r]
+            keys = [k for r in came if (k := batch.keys[r]) is not None and last.get(k) == r]
             out.emit(batch.topic, batch.partition, keys, [None] * len(keys))
             out.count("refused", len(came))
             self._eraser.refuse_subjects(view, by_details, suppressed, out)
-        replaced = [r for r in live if last[batch.keys[r]] != r] if len(last) < len(batch.keys) else []  # type: ignore[index]
+        all_last = len(last) == len(batch.keys)
+        replaced = [] if all_last else [r for r in live if last.get(batch.keys[r]) != r]  # type: ignore[arg-type]
         told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad]}
         _tally(batch, {**told, "refused": came, "replaced": replaced}, out)
 
@@ -351,17 +359,25 @@ class Pseudonymise:
         out: Outputs,
     ) -> None:
         cohort = contract.name == "identified/council.person"
-        tokenised = tokenise(normalise(named), self._catalogue, self._tokens)
-        identity = self._encoder.encode(tokenised).select(
+        clean = normalise(named)
+        leads, *also = [
+            encoder.encode(tokenise(clean, self._catalogue, keys)).with_columns(
+                pl.lit(keys.epoch, pl.Int32).alias("epoch")
+            )
+            for keys, encoder in self._epochs
+        ]
+        other = also[0].select(pl.struct(_OF_AN_EPOCH).alias("also"))["also"] if also else None
+        identity = leads.select(
             pl.lit(supplier).alias("supplier"),
             pl.lit("cohort" if cohort else "department").alias("role"),
             "expires_on",
-            pl.lit(self._epoch, pl.Int32).alias("epoch"),
+            "epoch",
             pl.lit(self._catalogue.label).alias("catalogue"),
             "blocks",
             "tokens",
             "statements",
             "encodings",
+            (pl.lit(None) if other is None else pl.lit(other)).alias("also"),
         )
         values = encode(one_batch(identity), _IDENTITY)
         out.emit(

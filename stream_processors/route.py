@@ -53,6 +53,8 @@ class Stop(NamedTuple):
     block: str
     person_ref: str | None = None
     claimed: tuple[str, ...] = ()
+    row: int = 0
+    """Of the identities in hand: a subject has one for each key epoch."""
 
 
 def chain(subject: str, role: str, blocks: Sequence[str]) -> Sequence[str]:
@@ -71,27 +73,28 @@ def chain(subject: str, role: str, blocks: Sequence[str]) -> Sequence[str]:
     return blocks
 
 
-def itinerary(role: str, blocks: Sequence[str], heard: Sequence[bytes | None]) -> list[Stop]:
+def itinerary(role: str, blocks: Sequence[str], heard: Sequence[bytes | None], row: int = 0) -> list[Stop]:
     """The blocks that a subject is to be in, by what is claimed of it so far.
 
     Args:
         role: cohort or department.
         blocks: its `chain`.
         heard: what `told_of` makes of the claim in each of the blocks but the last, on which nothing depends.
+        row: of the identities in hand.
     """
-    stops = [Stop(blocks[0])]
+    stops = [Stop(blocks[0], row=row)]
     person, claimed = "", set[str]()
     for told, block in zip(heard, blocks[1:], strict=True):
         # A later pass waits for the one before it: sent sooner, its person would look free to who has claimed it.
         if told is None or (told == WAITING) != (role == "department"):
             break
         if role == "department":
-            stops.append(Stop(block))
+            stops.append(Stop(block, row=row))
             continue
         who, _, names = told.decode().partition("|")
         person = person or who
         claimed.update(names.split(",") if names else ())
-        stops.append(Stop(block, person, tuple(sorted(claimed))))
+        stops.append(Stop(block, person, tuple(sorted(claimed)), row))
     return stops
 
 
@@ -170,23 +173,24 @@ class Route:
         identities = dict(zip(subjects, view.get_many("identities", subjects), strict=True))
         live = [s for s, v in identities.items() if v is not None]
         rows = decode([identities[s][wire.HEADER_BYTES :] for s in live], _IDENTITY) if live else None  # type: ignore[index]
-        ways = iter(self._ways(view, live, rows))
+        ways: dict[bytes, list[Stop]] = {}
+        if rows is not None:
+            rows, owners = _by_epoch(rows, live)
+            ways = self._ways(view, owners, rows)
         left: list[tuple[bytes, str]] = []
-        who: list[int] = []
+        who: list[bytes] = []
         stops: list[Stop] = []
-        row = 0
         for subject, packed in zip(subjects, view.get_many("sent_blocks", subjects), strict=True):
             was = dict([part.split("=") for part in packed.decode().split(",")]) if packed else {}
             sent: dict[str, str] = {}
             value = identities[subject]
             if value is not None:
                 identity = hashlib.blake2b(value, digest_size=16).digest()
-                for stop in next(ways):
+                for stop in ways[subject]:
                     sent[stop.block] = digest = _digest(identity, stop)
                     if was.get(stop.block) != digest:
-                        who.append(row)
+                        who.append(subject)
                         stops.append(stop)
-                row += 1
             if sent != was:
                 left += [(subject, block) for block in was if block not in sent]
                 said = ",".join([f"{block}={digest}" for block, digest in sent.items()]).encode()
@@ -194,8 +198,8 @@ class Route:
         out = Outputs()
         if rows is not None and stops:
             blocks = [stop.block for stop in stops]
-            values = self._encoded(rows.take(pa.array(who)), stops, view.partition)
-            self._emit(out, [live[i] for i in who], blocks, values)
+            values = self._encoded(rows.take(pa.array([stop.row for stop in stops])), stops, view.partition)
+            self._emit(out, who, blocks, values)
         self._emit(out, [s for s, _ in left], [block for _, block in left], [None] * len(left))
         out.count("sent", len(stops))
         out.count("left", len(left))
@@ -207,17 +211,19 @@ class Route:
         keys = [subject + b"|" + block.encode() for subject, block in zip(subjects, blocks, strict=True)]
         out.emit("linkage.candidate", partitions_of(blocks, self._partitions).tolist(), keys, values)
 
-    def _ways(self, view: View, live: Sequence[bytes], identities: pa.RecordBatch | None) -> list[list[Stop]]:
-        """The itinerary of each subject."""
-        if identities is None:
-            return []
+    def _ways(self, view: View, owners: Sequence[bytes], identities: pa.RecordBatch) -> dict[bytes, list[Stop]]:
+        """The itinerary of each subject: by the leading epoch, then by the other, each by its own claims."""
         roles, blocks = (identities.column(name).to_pylist() for name in ("role", "blocks"))
-        chains = [chain(s.decode(), role, b) for s, role, b in zip(live, roles, blocks, strict=True)]
-        asked = [s + b"|" + b.encode() for s, c in zip(live, chains, strict=True) for b in c[:-1]]
-        heard, at, ways = view.get_many("heard", asked), 0, []
-        for role, c in zip(roles, chains, strict=True):
-            ways.append(itinerary(role, c, heard[at : at + len(c) - 1]))
+        chains = [chain(s.decode(), role, b) for s, role, b in zip(owners, roles, blocks, strict=True)]
+        asked = [s + b"|" + b.encode() for s, c in zip(owners, chains, strict=True) for b in c[:-1]]
+        heard, at = view.get_many("heard", asked), 0
+        ways: dict[bytes, list[Stop]] = {}
+        for row, (subject, role, c) in enumerate(zip(owners, roles, chains, strict=True)):
+            way = itinerary(role, c, heard[at : at + len(c) - 1], row)
             at += len(c) - 1
+            before = ways.setdefault(subject, way)
+            if before is not way:  # a block of the subject's own has no epoch, and is the same in both
+                before += [stop for stop in way if stop.block != before[0].block]
         return ways
 
     def _encoded(self, identities: pa.RecordBatch, stops: Sequence[Stop], home: int) -> list[bytes]:
@@ -228,6 +234,8 @@ class Route:
         made = {
             **{name: identities.column(name) for name in ("supplier", "role", "expires_on", "catalogue")},
             "home": pa.array(np.full(len(stops), home, np.int32)),
+            "epoch": pa.array(np.where(at < 0, 0, identities.column("epoch").to_numpy()).astype(np.int32)),
+            "leading": identities.column("leading"),
             "tokens": self._tokens_of(identities.column("tokens"), number),
             "person_ref": pa.array([s.person_ref for s in stops], pa.string()),
             "claimed": pa.array([s.claimed for s in stops], pa.list_(pa.string())),
@@ -247,6 +255,22 @@ class Route:
         own[ends[0] : ends[-1]] = pass_of[ends[0] : ends[-1]] == np.repeat(number, np.diff(ends))
         before = np.concatenate([[0], np.cumsum(own)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(before[ends]), flat.filter(pa.array(own)))
+
+
+def _by_epoch(rows: pa.RecordBatch, subjects: Sequence[bytes]) -> tuple[pa.RecordBatch, Sequence[bytes]]:
+    """Identities with the epoch that is `leading`, and after them those of subjects who are said under another besides,
+    with the blocks and tokens of that; whose each is."""
+    also = rows.column("also")
+    names = [name for name in rows.schema.names if name != "also"]
+    first = rows.select(names).append_column("leading", rows.column("epoch"))
+    again = pa.array(np.flatnonzero(also.is_valid().to_numpy(zero_copy_only=False)))
+    if not len(again):
+        return first, subjects
+    kept, other = first.take(again), also.take(again)
+    parts = {other.type.field(i).name: other.field(i) for i in range(other.type.num_fields)}
+    second = [parts.get(name, kept.column(name)) for name in first.schema.names]
+    both = pa.concat_batches([first, pa.RecordBatch.from_arrays(second, schema=first.schema)])
+    return both, [*subjects, *(subjects[i] for i in again.to_pylist())]
 
 
 def _item(lists: pa.ListArray, at: Ints) -> pa.Array:

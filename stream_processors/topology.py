@@ -15,6 +15,7 @@ from stream_processors.areas import Areas, load_areas
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.enquiry.opening import Opener
 from stream_processors.enquiry.seal import private_key
+from stream_processors.epochs import Epochs
 from stream_processors.erasure import eraser
 from stream_processors.erasure.eraser import Eraser
 from stream_processors.erasure.order import TOPIC as ORDERS
@@ -22,7 +23,6 @@ from stream_processors.erasure.suppression import SuppressionKeys
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
-from stream_processors.matching.tokens import TokenKeys
 from stream_processors.pseudonymise import PSEUDONYMISE, Pseudonymise
 from stream_processors.publish import PUBLISH, Publish
 from stream_processors.refs import Refs, ResearchIds
@@ -71,13 +71,15 @@ ALSO_WRITE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "linkage.identity": ("retention.identity",),
         "linkage.activity": ("retention.activity",),
         "governance.ledger": ("retention.identity", "retention.activity"),
+        "governance.alert": ("link",),
         "governance.finding": ("pseudonymise",),
         "identified.*": ("pseudonymise",),
     }
 )
 """Who may write a topic besides. Retention reads back what it writes into its input, and puts right what it hit by
 mistake (ADR 11); each line of the ledger has its writer in its key. pseudonymise answers orders, and writes tombstones
-at the source for whom it refuses whatever the supplier says (ADR 20)."""
+at the source for whom it refuses whatever the supplier says (ADR 20). Alerts are the control plane's; link's have its
+partition in their key."""
 
 BESIDE: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -95,7 +97,10 @@ class TopologyError(ValueError):
 
 @dataclass(frozen=True)
 class Context:
-    """What the processors are built from. A key file is read only when a processor that may hold it is built."""
+    """What the processors are built from. A key file is read only when a processor that may hold it is built.
+
+    token_key: what references are made under, and tokens too unless `epochs` says otherwise.
+    """
 
     token_key: Callable[[], bytes]
     research_key: Callable[[], bytes]
@@ -104,7 +109,7 @@ class Context:
     catalogue: Catalogue
     policy: RetentionPolicy
     areas: Areas
-    epoch: int = 1
+    epochs: Callable[[], Epochs] | None = None
     k_anonymity: int = 0
 
     @classmethod
@@ -118,6 +123,7 @@ class Context:
         k_anonymity: int = 0,
         catalogue: Catalogue | None = None,
         policy: RetentionPolicy | None = None,
+        epochs: Callable[[], Epochs] | None = None,
     ) -> Context:
         """With the retention policy and the catalogue of the installation, unless others are given, and the areas of a
         postcode directory.
@@ -134,7 +140,8 @@ class Context:
             catalogue or load_catalogue(),
             policy or load_policy(),
             areas,
-            k_anonymity=k_anonymity,
+            epochs,
+            k_anonymity,
         )
 
 
@@ -164,27 +171,27 @@ def _publish(context: Context) -> Processor:
 
 def _pseudonymise(context: Context) -> Processor:
     key = context.token_key()
+    epochs = context.epochs() if context.epochs is not None else Epochs.first(key)
     refs = Refs(key)
     erases = Eraser(
         SuppressionKeys(key, context.catalogue),  # by the key of references, which no epoch changes
         refs,
-        [private_key(key)],
-        TokenKeys(key, context.epoch),
+        [private_key(master) for master in epochs.opens],
+        epochs.leads,
         context.catalogue,
         context.policy,
         context.schema_ids,
         context.partitions,
     )
     return Pseudonymise(
-        TokenKeys(key, context.epoch),
+        epochs,
         refs,
         context.catalogue,
         context.policy,
         context.schema_ids,
         context.partitions,
         context.areas,
-        context.epoch,
-        Opener(key, TokenKeys(key, context.epoch), context.catalogue, context.schema_ids, context.partitions),
+        Opener(epochs, context.catalogue, context.schema_ids, context.partitions),
         erases,
     )
 

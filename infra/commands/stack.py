@@ -128,6 +128,7 @@ def status(
                 for r in processors
             ],
             "control_port": settings.control_port,
+            "key_epochs": _key_epochs(settings),
             "deletions_on_disk": rows,
             "partitions_not_looked_at": unread,
             "directories": [{"name": f.name, "holds": f.holds, "path": str(f.path), "bytes": f.bytes} for f in folders],
@@ -160,8 +161,22 @@ def status(
             console.print("no deletion waits for the broker's cleaner")
         if unread:
             console.print(f"{unread} partitions were not looked at")
+    if not as_json and (epochs := _key_epochs(settings)) is not None:
+        typer.echo(f"key epoch {epochs['leads']} leads ({epochs['stage']}; `lethe keys status` counts what is live)")
     if not is_up:
         fail("the stack is not up: lethe up", EXIT_NOT_UP)
+
+
+def _key_epochs(settings: Settings) -> dict[str, Any] | None:
+    """Which key epoch leads, and how far a rotation is; None where there are no keys."""
+    from infra.epochs import load
+    from infra.keys import KeyFileError
+
+    try:
+        manifest = load(settings)
+    except KeyFileError:
+        return None
+    return {"leads": manifest.leads, "stage": manifest.stage, "in_force": sorted(manifest.checks)}
 
 
 def _deletions(settings: Settings, is_up: bool) -> tuple[list[dict[str, Any]], int]:

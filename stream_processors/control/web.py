@@ -6,7 +6,7 @@ Nothing else is served: no table, no metric, no page. What is asked is sealed be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -23,14 +23,14 @@ _MOST_BYTES = 16 * 1024
 _STATUS: Mapping[str, int] = {"malformed": 400, "unauthenticated": 401, "stale": 401, "replayed": 409, "too_many": 429}
 _FIELDS = {"enquiry_id": str, "council": str, "asked_ms": int, "sealed": str, "mac": str}
 _CONTROL = web.AppKey("control", Control)
-_PUBLIC = web.AppKey("public", str)
+_PUBLIC: web.AppKey[Callable[[], bytes]] = web.AppKey("public")
 _PATIENCE = web.AppKey("patience", float)
 
 
-def view(control: Control, public_key: bytes, patience_s: float = PATIENCE_S) -> web.Application:
+def view(control: Control, public_key: Callable[[], bytes], patience_s: float = PATIENCE_S) -> web.Application:
     """`POST /v1/enquiries`, `GET /v1/key`, `GET /v1/ready`."""
     app = web.Application(client_max_size=_MOST_BYTES)
-    app[_CONTROL], app[_PUBLIC], app[_PATIENCE] = control, public_key.hex(), patience_s
+    app[_CONTROL], app[_PUBLIC], app[_PATIENCE] = control, public_key, patience_s
     app.add_routes(
         [web.post("/v1/enquiries", _ask), web.get("/v1/key", _key), web.get("/v1/ready", _ready)],
     )
@@ -91,7 +91,7 @@ async def _parsed(http: web.Request) -> Request | None:
 
 
 async def _key(http: web.Request) -> web.Response:
-    return web.json_response({"key": http.app[_PUBLIC], "suite": "HPKE X25519 HKDF-SHA256 ChaCha20-Poly1305"})
+    return web.json_response({"key": http.app[_PUBLIC]().hex(), "suite": "HPKE X25519 HKDF-SHA256 ChaCha20-Poly1305"})
 
 
 async def _ready(http: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from schemas.registry import SchemaIds, UnknownSchemaError
 from schemas.rows import from_value, to_value
 from stream_processors.enquiry.person import PersonAsked, frame_of
 from stream_processors.enquiry.seal import SealError, private_key, unseal
+from stream_processors.epochs import Epochs
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import TokenKeys, tokenise
@@ -28,11 +29,10 @@ class Opener:
     A tombstone takes nothing back: what follows from an enquiry lives for an hour at most.
     """
 
-    def __init__(
-        self, token_key: bytes, keys: TokenKeys, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int
-    ) -> None:
-        self._private: X25519PrivateKey = private_key(token_key)
-        self._keys, self._catalogue, self._ids, self._partitions = keys, catalogue, schema_ids, partitions
+    def __init__(self, epochs: Epochs, catalogue: Catalogue, schema_ids: SchemaIds, partitions: int) -> None:
+        self._private: list[X25519PrivateKey] = [private_key(master) for master in epochs.opens]
+        # The epoch that leads is the one in which everybody is.
+        self._keys, self._catalogue, self._ids, self._partitions = epochs.leads, catalogue, schema_ids, partitions
 
     def take(self, batch: Inputs, out: Outputs) -> None:
         """Enquiries of one partition of `identified.<council>.enquiry` to the partitions of their blocks."""
@@ -51,13 +51,23 @@ class Opener:
             asked = from_value(topic, value, self._ids)
             if asked["enquiry_id"].encode() != key:
                 raise SealError("another enquiry's")
-            person = unseal(asked["sealed"], council, asked["enquiry_id"], self._private)
+            person = self._opened(asked["sealed"], council, asked["enquiry_id"])
         except (wire.WireError, CodecError, UnknownSchemaError, SealError):
             return {"block": "", "tokens": [], "fault": "unreadable", "erases": False}
         block, tokens = strict_tokens(person, self._catalogue, self._keys)
         if not block or not tokens:
             return {"block": "", "tokens": [], "fault": "insufficient", "erases": False}
         return {"block": block, "tokens": tokens, "fault": None, "erases": False}
+
+    def _opened(self, sealed: str, council: str, enquiry_id: str) -> PersonAsked:
+        """By whichever key of the epochs in force it was sealed to."""
+        fault: SealError | None = None
+        for private in self._private:
+            try:
+                return unseal(sealed, council, enquiry_id, private)
+            except SealError as e:
+                fault = e
+        raise fault or SealError("there is no key")
 
 
 def strict_tokens(person: PersonAsked, catalogue: Catalogue, keys: TokenKeys) -> tuple[str, list[str]]:

@@ -76,6 +76,7 @@ class Driver:
             for p, n in self._tasks
         }
         self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
+        self._superseded: dict[tuple[tuple[str, int], str], frozenset[int]] = {}
         self.accountants = {
             (name, n): Accountant(name, n, accounts, BALANCES.get(name)) for name, n in self._state if accounts
         }
@@ -142,7 +143,7 @@ class Driver:
         for topic in self._pending(key):
             records = self.log(topic, key[1]).read(committed.get(topic, 0), most)
             ends[topic] = records[-1].offset + 1 if records else self.log(topic, key[1]).end
-            inputs.append(_inputs(topic, key[1], records))
+            inputs.append(_inputs(topic, key[1], records, self._superseded.get((key, topic), frozenset())))
         result = task.step(inputs)
         accountant, booked = self.accountants.get(key), None
         if accountant is not None:
@@ -182,7 +183,7 @@ class Driver:
             task.restore_said(tail, had)
         task.store.apply({}, self._position(key))
 
-    def lag(self, key: tuple[str, int]) -> None:
+    def lag(self, key: tuple[str, int], most: int = 10_000) -> None:
         """A task that lost its state and was away longer than tombstones live: rebuild, catch up, then reconcile.
 
         A task that keeps nothing reads its inputs again from the beginning, and takes back what it no longer says.
@@ -196,9 +197,11 @@ class Driver:
             accountant.resume(dict.fromkeys(self._committed[key], 0), 0)
         if declaration.stateless:
             self._committed[key].clear()
+            self._superseded = {(key, t): _superseded(self.log(t, key[1])) for t in self._pending(key)}
         self.crash(key, lose_state=True)
         while self._pending(key):
-            self.step(key, 10_000)
+            self.step(key, most)
+        self._superseded = {}
         task = self._state[key]
         result = task.reconcile()
         if declaration.stateless:
@@ -231,6 +234,12 @@ class Driver:
     def ready(self) -> list[tuple[str, int]]:
         """Tasks that have records to take."""
         return [key for key in self._state if self._pending(key)]
+
+    def replace(self, processor: Processor) -> None:
+        """Start a processor anew in another version. One that keeps nothing must then `lag`, as a worker does."""
+        for key, task in self._state.items():
+            if key[0] == processor.declaration.name:
+                task.processor = processor
 
     @property
     def tasks(self) -> list[tuple[str, int]]:
@@ -287,7 +296,13 @@ def _named(patterns: tuple[str, ...], topic: str) -> bool:
     return not topic.endswith(".quarantine") and any(fnmatchcase(topic, pattern) for pattern in patterns)
 
 
-def _inputs(topic: str, partition: int, records: Sequence[Record]) -> Inputs:
+def _superseded(log: Log) -> frozenset[int]:
+    """Offsets of records that a later one of the same key replaces."""
+    last = {r.key: r.offset for r in log.records}
+    return frozenset(r.offset for r in log.records if r.key is not None and last[r.key] != r.offset)
+
+
+def _inputs(topic: str, partition: int, records: Sequence[Record], superseded: frozenset[int] = frozenset()) -> Inputs:
     return Inputs(
         topic,
         partition,
@@ -296,4 +311,5 @@ def _inputs(topic: str, partition: int, records: Sequence[Record]) -> Inputs:
         [r.offset for r in records],
         [r.time for r in records],
         [r.headers for r in records],
+        superseded,
     )

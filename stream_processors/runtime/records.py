@@ -23,6 +23,9 @@ class Inputs:
     offsets: Sequence[int]
     times: Sequence[int]
     headers: Sequence[Sequence[tuple[str, bytes]] | None] | None = None
+    superseded: frozenset[int] = frozenset()
+    """Offsets of records that a later one of the same key, further on in the log, replaces: of these nothing is to be
+    said. Known only while a processor that keeps nothing reads its inputs again."""
 
     def latest(self) -> dict[bytes, bytes | None]:
         """Last value of each key, in order of first appearance: what a table holds after this batch."""

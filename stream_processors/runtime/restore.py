@@ -180,6 +180,22 @@ class Restorer:
                     live[m.key()] = None
         return list(live)
 
+    def superseded(self, topic: str, number: int) -> frozenset[int]:
+        """Offsets of records of a partition that a later one of the same key replaces, as the log is now.
+
+        Said again one by one, an old value would be said before the new one, and a deleted record before its end.
+        """
+        last: dict[bytes, int] = {}
+        old: set[int] = set()
+        for batch in self._read(topic, number, 0, None):
+            for m in batch:
+                key, at = m.key(), m.offset()
+                if key is not None and at is not None:
+                    if key in last:
+                        old.add(last[key])
+                    last[key] = at
+        return frozenset(old)
+
     def history(self, topic: str, number: int, stop: int) -> Iterator[Inputs]:
         """Committed records of a partition before an offset, in batches, in the midst of a step."""
         for batch in self._read(topic, number, 0, stop, alive=False):
@@ -289,7 +305,13 @@ def told_by(metadata: str | None) -> Told:
     return Told(int(time_ms), version, int(anew) if slash else None)
 
 
-def inputs_of(topic: str, number: int, messages: Sequence[Message], headers: bool = False) -> Inputs:
+def inputs_of(
+    topic: str,
+    number: int,
+    messages: Sequence[Message],
+    headers: bool = False,
+    superseded: frozenset[int] = frozenset(),
+) -> Inputs:
     """Messages of one partition as a processor takes them; with their headers if it wants them."""
     return Inputs(
         topic,
@@ -299,4 +321,5 @@ def inputs_of(topic: str, number: int, messages: Sequence[Message], headers: boo
         [m.offset() for m in messages],
         [m.timestamp()[1] for m in messages],
         [m.headers() for m in messages] if headers else None,
+        superseded,
     )

@@ -111,4 +111,5 @@ def _without_heartbeats(inputs: Inputs) -> Inputs:
         [inputs.offsets[i] for i in keep],
         [inputs.times[i] for i in keep],
         [inputs.headers[i] for i in keep] if inputs.headers is not None else None,
+        inputs.superseded,
     )

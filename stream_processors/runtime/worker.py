@@ -70,6 +70,8 @@ class _Slot:
     """A replay: topic to the offset from which it says everything again."""
     touched: frozenset[bytes] | None = None
     """A replay: what it is about; None for everything."""
+    superseded: dict[str, frozenset[int]] = field(default_factory=dict)
+    """While it reads all of them: per input topic, offsets of records that later ones replace."""
 
 
 class Worker:
@@ -322,6 +324,7 @@ class _Session:
             reads_again = restored.lagged and self._declaration.stateless
             if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
                 slot.replayed = {t: set() for t in self._declaration.derives}
+                slot.superseded = {tp.topic: self._restorer.superseded(tp.topic, number) for tp in at}
             self._slots[number] = slot
             restored.task.history = self._history(number, slot.topics)
             for tp in at:
@@ -390,7 +393,7 @@ class _Session:
         ends: dict[int, dict[str, int]] = {}
         inputs: dict[int, list[Inputs]] = {}
         for (number, topic), found in batches.items():
-            inputs.setdefault(number, []).append(inputs_of(topic, number, found, self._declaration.headers))
+            inputs.setdefault(number, []).append(self._inputs(topic, number, found))
             ends.setdefault(number, {})[topic] = found[-1].offset() + 1
         for number, group in inputs.items():
             steps[number] = self._slots[number].task.step(group)
@@ -408,6 +411,10 @@ class _Session:
         emits = [emit for step in steps.values() for emit in step.outputs.emits]
         self._observer.batch(Batch([i for group in inputs.values() for i in group], emits, counts, seconds))
 
+    def _inputs(self, topic: str, number: int, found: Sequence[Message]) -> Inputs:
+        superseded = self._slots[number].superseded.get(topic, frozenset())
+        return inputs_of(topic, number, found, self._declaration.headers, superseded)
+
     def _reconcile(self, number: int, slot: _Slot) -> None:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
         more."""
@@ -423,7 +430,7 @@ class _Session:
         if through:
             ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
             was = slot.replayed, slot.anew
-            slot.reconcile, slot.replayed, slot.anew = False, None, {}
+            slot.reconcile, slot.replayed, slot.anew, slot.superseded = False, None, {}, {}
             through = self._transact({number: Step(Outputs(), {})}, {number: ends}, {})
             if through:
                 self._log.info("said_anew" if was[1] else "reconciled", partition=number)

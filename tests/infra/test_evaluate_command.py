@@ -111,6 +111,69 @@ def test_middle_names_a_byte_order_mark_and_spare_spaces_are_taken(evaluate: Eva
     assert figures(result)["overall"]["right"] == 2
 
 
+def test_other_columns_are_left_alone_and_short_rows_are_blank_at_their_end(evaluate: Evaluate) -> None:
+    odd = DEPARTMENT.replace("postcode\n", "postcode,Shoe size,\n").replace(
+        "d5,Nobody,Known,1950-01-01,F,ZZ1 1ZZ", "d5"
+    )
+    odd = odd.replace("SE13 7AB\n", "SE13 7AB,41,\n")
+    found = figures(evaluate("--json", department=odd, truth=TRUTH.replace("d5,", "d5")))
+    assert (found["department_subjects"], found["unjudged"]) == (5, 0)
+    assert found["overall"]["right"] == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
+@pytest.mark.parametrize(("separator", "end"), [(",", "\r\n"), (";", "\n"), ("\t", "\n")])
+def test_files_are_read_as_programs_write_them(evaluate: Evaluate, encoding: str, separator: str, end: str) -> None:
+    def written(text: str) -> bytes:
+        accented = text.replace("Aoife", "Aoífe").replace("Okafor", "O’Kafor")
+        return accented.replace(",", separator).replace("\n", end).encode(encoding)
+
+    found = figures(evaluate("--json", cohort=written(COHORT), department=written(DEPARTMENT), truth=written(TRUTH)))
+    assert found["overall"]["right"] == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "is_one"),
+    [
+        ("1961-05-06", True),
+        ("19610506", True),
+        ("19610506.0", True),
+        ("06/05/1961", True),
+        ("6/5/1961", True),
+        ("06-05-1961", True),
+        ("6.5.1961", True),
+        ("1961/05/06", True),
+        ("1961-5-6", True),
+        ("1961-05-06T00:00:00", True),
+        ("1961-05-06 00:00:00.000", True),
+        ("1961-02-30", False),
+        ("30021961", False),
+        ("61-05-06", False),
+        ("0000-01-01", False),
+        ("6th of May", False),
+    ],
+)
+def test_dates_are_read_as_programs_write_them_and_what_is_none_is_missing(
+    evaluate: Evaluate, written: str, is_one: bool
+) -> None:
+    person = HEADER + "c1,Mary,Okafor,1961-05-06,F,SE13 7AB\n"
+    asked = HEADER + f"d1,Mary,Okafor,{written},F,SE13 7AB\n"
+    truth = "department_subject_id,cohort_subject_id\nd1,c1\n"
+    found = figures(evaluate("--json", "--near", "off", cohort=person, department=asked, truth=truth))
+    assert found["department_subjects"] == found["overall"]["subjects"] == 1
+    assert found["by_match_key"]["k01"]["links"] == int(is_one)
+    assert list(found["by_missing"]) == ["none" if is_one else "date_of_birth"]
+
+
+@pytest.mark.parametrize("born", ["0001-01-02", "1066-10-14", "1582-10-10", "1875-02-28", "2026-11-25", "9998-12-31"])
+@pytest.mark.parametrize("postcode", ["SE13 7AB", "2614", "12345-6789", "D02 X285", "1A"])
+def test_any_day_of_any_century_and_any_postcode_counts(evaluate: Evaluate, born: str, postcode: str) -> None:
+    person = HEADER + f"x,Mary,Okafor,{born},F,{postcode}\n"
+    truth = "department_subject_id,cohort_subject_id\nx,x\n"
+    found = figures(evaluate("--json", "--near", "off", cohort=person, department=person, truth=truth))
+    assert found["overall"]["right"] == 1
+
+
 def test_a_cohort_record_without_anything_but_an_id_is_nobody_s_loss(evaluate: Evaluate) -> None:
     found = figures(evaluate("--json", cohort=COHORT + "c5,,,not a date,7,!!\n", department=DEPARTMENT + "d6,,,,,\n"))
     assert (found["cohort_subjects"], found["department_subjects"], found["unjudged"]) == (5, 6, 1)

@@ -114,7 +114,8 @@ def changes(draw: st.DrawFn, *of: str) -> Change:
 
 
 def fates() -> st.SearchStrategy[tuple[str, Any]]:
-    """What happens besides records: steps with and without a crash, lost state, compaction, lag, and an outage.
+    """What happens besides records: steps with and without a crash, lost state, compaction, lag, an outage, and the
+    stages of a rotation of keys.
 
     In an outage one processor stands still while records come and those before it go on; then logs are compacted and
     its state is lost.
@@ -130,6 +131,7 @@ def fates() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.sampled_from(["lag", "replay"]), which),
         st.tuples(st.just("outage"), st.tuples(st.sampled_from(NAMES), st.booleans(), st.lists(changes(), max_size=4))),
         st.tuples(st.just("again"), st.integers(0, 1_000)),
+        st.tuples(st.just("rotate"), st.none()),
     )
 
 
@@ -178,6 +180,8 @@ def happen(flow: Flow, event: tuple[str, Any]) -> None:
         driver.run(batch=what)
     elif kind == "crash":
         driver.crash(driver.tasks[what[0]], lose_state=what[1])
+    elif kind == "rotate":
+        flow.rotate()
     elif kind == "replay":
         driver.replay(driver.tasks[what])
     elif kind == "lag":
@@ -221,10 +225,11 @@ def compact(flow: Flow, which: int, drop_tombstones: bool) -> None:
 def test_at_rest_all_is_as_the_oracle_says_and_as_in_a_fresh_run(
     events: list[tuple[str, Any]], seed: int, batch: int
 ) -> None:
-    flow, fresh = Flow(seed), Flow(seed + 1)
+    flow = Flow(seed)
     for event in events:
         happen(flow, event)
     flow.run(batch)
+    fresh = Flow(seed + 1, flow.context)
     assert flow.differences() == []
     for topic, logs in flow.driver.topics.items():
         if topic.startswith("identified.") and not topic.endswith("quarantine"):

@@ -1,7 +1,7 @@
 """Linking by changes ends where linking in one go does: a state machine of what suppliers and tasks may do.
 
-Upserts, corrections, tombstones, duplicates and partial runs, in any order and with partitions interleaved as they
-like; at rest the links are the batch oracle's, near matches among them.
+Upserts, corrections, tombstones, duplicates, rotations of keys and partial runs, in any order and with partitions
+interleaved as they like; at rest the links are the batch oracle's, near matches among them.
 """
 
 from __future__ import annotations
@@ -97,6 +97,11 @@ class Links(RuleBasedStateMachine):
     def delete(self, subject: tuple[str, str]) -> None:
         self.flow.delete(subject[0], "person", subject[1])
         self.last.pop(subject, None)
+
+    @rule()
+    def rotate(self) -> None:
+        """The keys of tokens are rotated by one stage."""
+        self.flow.rotate()
 
     @rule(name=st.sampled_from(PROCESSORS), partition=st.integers(0, PARTITIONS - 1), most=st.integers(1, 3))
     def step(self, name: str, partition: int, most: int) -> None:

@@ -108,7 +108,7 @@ def test_a_field_named_doc_counts() -> None:
 
 def test_static_ids_are_the_same_in_every_process_and_tell_contracts_apart() -> None:
     ids: SchemaIds = StaticRegistry()
-    assert ids.schema_id("linkage.link") == static_id(LINK) == 1308484586
+    assert ids.schema_id("linkage.link") == static_id(LINK) == 449309457
     every = {static_id(contracts.contract(n)) for n in contracts.names()}
     assert len(every) == len(contracts.names())
     assert all(0 < i < 2**31 for i in every)

@@ -47,7 +47,8 @@ RULES = Rules(
 NO_NEAR = Rules(RULES.ids, RULES.strict, RULES.most, {})
 SCHEMA: dict[str, Any] = {
     "block": pl.String, "subject": pl.String, "supplier": pl.String, "role": pl.String, "person_ref": pl.String,
-    "home": pl.Int32, "expires_on": pl.Date, "tokens": pl.List(pl.String), "claimed": pl.List(pl.String),
+    "home": pl.Int32, "epoch": pl.Int32, "leading": pl.Int32,
+    "expires_on": pl.Date, "tokens": pl.List(pl.String), "claimed": pl.List(pl.String),
     "statement": pl.String, "encoding": pl.String,
 }  # fmt: skip
 Row = dict[str, Any]
@@ -71,7 +72,7 @@ def encoding(letters: str) -> str:
 
 def candidates(rows: Sequence[Row]) -> pl.DataFrame:
     defaults = {
-        "block": "1:a", "supplier": "dfe", "role": "department", "home": 0,
+        "block": "1:a", "supplier": "dfe", "role": "department", "home": 0, "epoch": 1, "leading": 1,
         "expires_on": datetime.date(2030, 1, 1), "tokens": [], "claimed": [], "statement": "0" * 8, "encoding": "",
     }  # fmt: skip
     return pl.DataFrame([defaults | row for row in rows], schema=SCHEMA)

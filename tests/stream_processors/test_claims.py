@@ -370,18 +370,20 @@ def test_match_keys_and_rules(case: str) -> None:
     assert said(table) == should
 
 
-def test_crowded_tokens_are_counted_by_match_key() -> None:
+def test_crowded_tokens_are_told_with_their_blocks() -> None:
     rows = rows_of(
         """
         subject | block | supplier | tokens
-        c1      | 1:a   | x        | k08=x k08=y k05=z
-        c2      | 1:a   | x        | k08=x k08=y k05=z
-        c3      | 1:a   | y        | k08=x k08=y
+        c1      | 1:a   | x        | k08=x k05=z
+        c2      | 1:a   | x        | k08=x k05=z
+        c3      | 1:a   | y        | k08=x
         c4      | 1:b   | x        | k08=x
         c5      | 1:b   | x        | k08=x
+        c6      | 1:b   | y        | k08=y
         """
     )
-    assert claims(candidates(rows), RULES).crowded == {"k08": 3}
+    found = claims(candidates(rows), RULES).crowded
+    assert sorted(found) == [("1:a", rows[0]["tokens"][0]), ("1:b", rows[3]["tokens"][0])]
 
 
 def test_rules_are_the_catalogues() -> None:

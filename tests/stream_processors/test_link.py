@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stream_processors.link import of_department
+from stream_processors.link import CROWDED, of_department
 from stream_processors.matching.catalogue import load_catalogue
-from tests.stream_processors.tables import Bench
+from tests.stream_processors.tables import Bench, Said, decoded
 
 
 @pytest.fixture
@@ -411,3 +411,56 @@ def test_cohort_subjects_of_a_later_pass_stand_for_themselves_until_a_department
         """,
     )
     link(candidate=cohort.format("3"), gives="subject | person_ref\n c3 | p3")
+
+
+def alerts(said: list[Said]) -> list[tuple[str, int | None]]:
+    """Where, and how many; None where an alert is over."""
+    found = [s for s in said if s.topic == "governance.alert"]
+    return sorted(
+        (s.key.decode().removeprefix("token_frequency|"), decoded(s.topic, s.value)["count"] if s.value else None)
+        for s in found
+    )
+
+
+def take(link: Bench, text: str) -> list[Said]:
+    return link.take([("linkage.candidate", link.records("linkage.candidate", text))])
+
+
+def shared(*tokens: str, block: str = "1:a", gone: bool = False) -> str:
+    """Three subjects of one council for each token: one more than k02 and k03 allow."""
+    rows = [
+        f"{t[-1]}{i}{block[-1]} | {block} | cohort | x | {t} | {'gone' if gone else ''}"
+        for t in tokens
+        for i in (1, 2, 3)
+    ]
+    return "subject | block | role | supplier | tokens |\n" + "\n".join(rows)
+
+
+@pytest.mark.parametrize("others", [0, CROWDED])
+def test_a_token_over_its_limit_raises_an_alert_until_it_is_over(link: Bench, others: int) -> None:
+    """In a block that is worked out whole, and in one that is remembered."""
+    if others:
+        many = "\n".join(f"m{i} | 1:a | department | dfe | k05={i:x}" for i in range(others))
+        take(link, f"subject | block | role | supplier | tokens\n{many}")
+    assert alerts(take(link, shared("k02=s", "k03=t"))) == [
+        ("k02 linkage.candidate-0", 1),
+        ("k03 linkage.candidate-0", 1),
+    ]
+    assert alerts(take(link, shared("k03=u", block="1:b"))) == [("k03 linkage.candidate-0", 2)]
+    assert alerts(take(link, shared("k03=u", block="1:b"))) == [], "what is said again is no news"
+    one = "subject | block | role | supplier | tokens |\ns1a | 1:a | cohort | x | | gone"
+    assert alerts(take(link, one)) == [("k02 linkage.candidate-0", None)]
+    assert alerts(take(link, shared("k03=t", gone=True))) == [("k03 linkage.candidate-0", 1)]
+    assert alerts(take(link, shared("k03=u", block="1:b", gone=True))) == [("k03 linkage.candidate-0", None)]
+    assert link.reconcile() == []
+
+
+def test_an_alert_of_a_token_holds_no_token_and_survives_a_lost_state(link: Bench) -> None:
+    said = take(link, shared("k02=s"))
+    (alert,) = [s for s in said if s.topic == "governance.alert"]
+    assert alert.value is not None
+    row = decoded(alert.topic, alert.value)
+    assert (row["kind"], row["severity"], row["where"]) == ("token_frequency", "warning", "k02 linkage.candidate-0")
+    link.forget()
+    assert alerts(take(link, shared("k02=s"))) == []
+    assert alerts(take(link, shared("k02=s", gone=True))) == [("k02 linkage.candidate-0", None)]

@@ -48,7 +48,7 @@ def answered(outcome: str = "not_held", reason: str | None = None) -> Said:
 
 async def _post(control: Control, sent: Any, answer: Said | str | None, patience: float = 5) -> tuple[int, Any]:
     broker = Broker(control)
-    app = view(control, b"\x01" * 32, patience)
+    app = view(control, lambda: b"\x01" * 32, patience)
     async with TestClient(TestServer(app)) as client:
         asking = asyncio.ensure_future(client.post("/v1/enquiries", json=sent))
         while answer is not None and not broker.took and not asking.done():
@@ -120,7 +120,7 @@ def test_a_body_that_is_too_large_is_refused(control: Control) -> None:
 
 def test_nothing_else_is_there_and_only_loopback_listens(control: Control) -> None:
     async def look() -> None:
-        app = view(control, b"\x01" * 32)
+        app = view(control, lambda: b"\x01" * 32)
         assert {(r.method, r.resource.canonical) for r in app.router.routes() if r.resource and r.method != "HEAD"} == {
             ("POST", "/v1/enquiries"),
             ("GET", "/v1/key"),
@@ -130,7 +130,7 @@ def test_nothing_else_is_there_and_only_loopback_listens(control: Control) -> No
         runner = await serve(app, port)
         assert [address[:2] for address in runner.addresses] == [(HOST, port)]
         await runner.cleanup()
-        async with TestClient(TestServer(view(control, b"\x01" * 32))) as client:
+        async with TestClient(TestServer(view(control, lambda: b"\x01" * 32))) as client:
             assert (await (await client.get("/v1/key")).json())["key"] == "01" * 32
             assert (await client.get("/v1/ready")).status == 503, "it does not lead yet"
 

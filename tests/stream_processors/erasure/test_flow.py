@@ -14,7 +14,7 @@ from stream_processors import ledger
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.erasure.order import Action, Target
 from stream_processors.ledger import WHY
-from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, decoded
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, decoded, epochs_of
 
 COUNCIL = "council-northam"
 AYSHA = {
@@ -335,7 +335,7 @@ def test_another_epoch_of_the_keys_refuses_the_same_people(flow: Flow) -> None:
     tokens = {
         t for v in flow.driver.table("linkage.identity").values() for t in decoded("linkage.identity", v)["tokens"]
     }
-    later = Flow(context=replace(CONTEXT, epoch=2))
+    later = Flow(context=replace(CONTEXT, epochs=lambda: epochs_of(2)))
     for key, value in flow.driver.table("linkage.suppression").items():
         for partition in range(PARTITIONS):
             later.driver.append("linkage.suppression", partition, key, value)
