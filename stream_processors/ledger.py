@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal
 
 TOPIC = "governance.ledger"
@@ -79,9 +81,23 @@ def digest(line: Line) -> str:
 
     `LATER` fields that are null or false are left out, so that lines from before them have the digest that they had.
     """
-    rest = {k: v for k, v in line.items() if k != "digest" and (k not in LATER or (v is not None and v is not False))}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=lambda day: day.isoformat())
-    return hashlib.sha256(text.encode()).hexdigest()
+    parts = [
+        f"{_quoted(name)}:{_json(value)}"
+        for name, value in sorted(line.items())
+        if name != "digest" and ((value is not None and value is not False) or name not in LATER)
+    ]
+    return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()
+
+
+def _json(value: str | int | date | None) -> str:
+    """As `json.dumps` has it, which takes three times as long where a date is among the values."""
+    if isinstance(value, str):
+        return _quoted(value)
+    if value is None:
+        return "null"
+    if isinstance(value, int):
+        return str(value) if not isinstance(value, bool) else "true" if value else "false"
+    return f'"{value.isoformat()}"'
 
 
 def key(line: Line) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import date
 from typing import Any
 
@@ -77,6 +79,18 @@ def test_what_a_digest_is_made_of_stays() -> None:
     line, _ = chained({"kind": "identity", "partition": 0, "as_of": date(2022, 12, 31)}, Head())
     assert line["digest"] == digest(line)
     assert line["digest"].startswith("4d51c6b3a906fb1c")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["record", "by", "dataset", "refused", "reason", "tombstone", "offset", "digest"]) | st.text(),
+        st.text() | st.integers() | st.booleans() | st.none() | st.dates(),
+    )
+)
+def test_a_digest_is_that_of_json_with_sorted_names(line: dict[str, Any]) -> None:
+    rest = {k: v for k, v in line.items() if k != "digest" and not (k in LATER and (v is None or v is False))}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=lambda day: day.isoformat())
+    assert digest(line) == hashlib.sha256(text.encode()).hexdigest()
 
 
 LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False}
