@@ -31,6 +31,7 @@ from infra.destruction.needles import Needles
 from infra.destruction.proof import Proof
 from infra.destruction.verify import Asked, verify
 from infra.enquirer import Enquirer, NotAnsweredError
+from infra.erasure import NotFollowedError, Orders
 from infra.held import ledger_lines
 from infra.keys import (
     council_secret,
@@ -48,8 +49,9 @@ from infra.topic_table import table
 from producers.publisher import Publisher
 from producers.simulator.files import simulate_to
 from schemas.registry import Registry
-from stream_processors.access import ADMIN
+from stream_processors.access import ADMIN, ERASURE
 from stream_processors.enquiry.person import PersonAsked
+from stream_processors.erasure.order import Target
 from stream_processors.retention_policy import load_policy
 from stream_processors.topology import NAMES
 
@@ -59,8 +61,12 @@ QUICK_TOPICS: Mapping[str, str] = {
     "delete.retention.ms": "3000",
     "file.delete.delay.ms": "500",
 }
-QUICK_BROKER: Mapping[str, str] = {"log.cleaner.backoff.ms": "500"}
-QUICK = {"clock": "simulated", "heartbeat_seconds": 3.0, "sweep_seconds": 5.0, "partitions": 2}
+QUICK_BROKER: Mapping[str, str] = {
+    "log.cleaner.backoff.ms": "500",
+    "log.cleaner.threads": "4",  # one that is not done before the next heartbeats takes large partitions last, or never
+    "log.segment.delete.delay.ms": "500",  # also of deleted topics, whatever was set for them
+}
+QUICK = {"clock": "simulated", "heartbeat_seconds": 6.0, "sweep_seconds": 5.0, "partitions": 2}
 """Settings under which deleted bytes leave in seconds instead of hours."""
 COUNCIL, DEPARTMENT = "council-northam", "dfe"
 PERSON = {
@@ -70,11 +76,11 @@ PERSON = {
     "sex": "F",
     "postcode": "SE13 7AB",
 }
-LOCAL_ID, PUPIL_ID = "NORTHAM-QX-90210", "Q820200190210"
+LOCAL_ID, PUPIL_ID, OTHER_ID = "NORTHAM-QX-90210", "Q820200190210", "Q820200190211"
 TEXTS = {
     "surname": [PERSON["surname"]],
     "postcode": [PERSON["postcode"]],
-    "local id": [LOCAL_ID, PUPIL_ID],
+    "local id": [LOCAL_ID, PUPIL_ID, OTHER_ID],
 }
 _REST_S = 600.0
 _PROVE_S = 300.0
@@ -85,7 +91,9 @@ class Told:
     """What the demo saw, step by step. `seconds`: since it began, at the end of each step."""
 
     held: dict[str, int] = field(default_factory=dict)
+    erased: int = 0
     after_erasure: str = ""
+    refused: int = 0
     destroyed_by_year: dict[int, int] = field(default_factory=dict)
     research_by_year: dict[int, int] = field(default_factory=dict)
     hits_before: int = 0
@@ -173,21 +181,27 @@ class _Demo:
         files = self._home / "files"
         simulate_to(files, self._families, self._seed)
         totals = publish_folder(settings, files)
-        rows: dict[tuple[str, str], list[dict[str, Any]]] = {
+        self._supply(self._person())
+        self._rest()
+        sync_enclave(settings, self._enclave)
+        published = sum(t.published for t in totals) + 4
+        people = len(table(settings, "research.person"))
+        self._say("published", f"{published:,} records of {self._families} families; {people:,} people in the enclave")
+
+    def _person(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Records of the person who will object, by supplier and dataset."""
+        return {
             (COUNCIL, "person"): [{"person_id": LOCAL_ID, "programme_status": "participant", **PERSON}],
             (DEPARTMENT, "person"): [{"UPN": PUPIL_ID, **PERSON}],
             (DEPARTMENT, "absence"): [
                 {"UPN": PUPIL_ID, "record_id": f"r{y}", "PeriodEnd": date(y, 7, 1)} for y in (2013, 2014)
             ],
         }
+
+    def _supply(self, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> None:
         for (supplier, dataset), records in rows.items():
-            with Publisher(supplier, dataset, settings=settings) as sink:
+            with Publisher(supplier, dataset, settings=self._settings) as sink:
                 sink.publish_batch(records)
-        self._rest()
-        sync_enclave(settings, self._enclave)
-        published = sum(t.published for t in totals) + 4
-        people = len(table(settings, "research.person"))
-        self._say("published", f"{published:,} records of {self._families} families; {people:,} people in the enclave")
 
     def _ask(self, expected: str) -> str:
         enquirer = Enquirer(
@@ -208,16 +222,11 @@ class _Demo:
     def _erase(self) -> None:
         self._told.hits_before = self._hits()
         self._say("search", f"name, postcode and local ids are in {self._told.hits_before} places: broker, disk, state")
-        with Publisher(DEPARTMENT, "absence", settings=self._settings) as sink:
-            sink.tombstones([PUPIL_ID, PUPIL_ID], ["r2013", "r2014"])
-        with Publisher(DEPARTMENT, "person", settings=self._settings) as sink:
-            sink.tombstone(PUPIL_ID)
-        with Publisher(COUNCIL, "person", settings=self._settings) as sink:
-            sink.tombstone(LOCAL_ID)
+        self._order()
         self._rest()
         sync_enclave(self._settings, self._enclave)
-        self._say("erasure", "the person objects: every supplier's record is deleted, and what was made of it")
         self._told.after_erasure = self._ask("not_held")
+        self._push_again()
         deadline = time.monotonic() + _PROVE_S
         proof, last = self._verify(), False
         while proof.findings and not last:
@@ -231,6 +240,40 @@ class _Demo:
             "proof",
             f"not a byte is left: {looked['records on disk']:,} records on disk, {looked['rows of state']:,} rows of "
             f"state, {looked['files']:,} files and the enclave were searched",
+        )
+
+    def _order(self) -> None:
+        """As `lethe erase --person` does it: a preview, then the erasure of who was found."""
+        settings, target = self._settings.acting_as(ERASURE), Target(person=PersonAsked.of(PERSON))
+        registry = Registry(settings.registry)
+        try:
+            with Orders(settings, registry, read_enquiry_key(settings)) as orders:
+                found = orders.give("preview", target, "objection", "the demo")
+                if found.outcome != "found" or found.records != sum(self._told.held.values()):
+                    raise DemoFailedError(f"the preview says {found.outcome}, {found.records} records")
+                self._say("preview", f"the person objects: {found.records} records would go. Nothing is erased yet")
+                done = orders.give("erase", target, "objection", "the demo", found.order_id)
+                orders.forget(done.order_id)
+        except NotFollowedError as e:
+            raise DemoFailedError(str(e)) from None
+        finally:
+            registry.close()
+        if done.outcome != "erased" or done.records != found.records:
+            raise DemoFailedError(f"the order says {done.outcome}, {done.records} records")
+        self._told.erased = done.records
+        self._say("erasure", f"{done.records} records deleted at their source, and what was made of them")
+
+    def _push_again(self) -> None:
+        """The suppliers know nothing of the order, and send the person again; the department under another id, too."""
+        before = table(self._settings, "research.person")
+        self._supply(self._person() | {(DEPARTMENT, "person"): [{"UPN": u, **PERSON} for u in (PUPIL_ID, OTHER_ID)]})
+        self._rest()
+        self._told.refused = sum(line["refused"] for line in ledger_lines(self._settings))
+        if self._told.refused == 0 or table(self._settings, "research.person") != before:
+            raise DemoFailedError("who was erased has come back")
+        self._ask("not_held")
+        self._say(
+            "pushed again", f"refused, and deleted at the source: {self._told.refused} lines in the ledger say so"
         )
 
     def _hits(self) -> int:

@@ -149,6 +149,7 @@ def certificate(
     enclave: Enclaves = None,
     look_in: LookIn = None,
     broker_data: BrokerData = None,
+    as_json: AsJson = False,
 ) -> None:
     """Prove as `verify` does, and write a signed certificate of what was destroyed. Not proved: none is written.
 
@@ -167,7 +168,10 @@ def certificate(
         fail(str(e))
     proof = proved(settings, asked_of(settings, canaries, nothing_left, enclave, look_in, broker_data))
     if not proof.proved:
-        show(proof)
+        if as_json:
+            typer.echo(json.dumps({"files": [], **proof.as_json()}, indent=1))
+        else:
+            show(proof)
         fail("not proved: no certificate was written")
     method = {
         "reason": reason,
@@ -176,7 +180,11 @@ def certificate(
         "purged": {},
         "keys": [],
     }
-    for path in document.write(document.sign(document.document(proof, media(settings), method), seed), out):
+    paths = document.write(document.sign(document.document(proof, media(settings), method), seed), out)
+    if as_json:
+        typer.echo(json.dumps({"files": [str(p) for p in paths], **proof.as_json()}, indent=1))
+        return
+    for path in paths:
         typer.echo(f"wrote {path}")
 
 

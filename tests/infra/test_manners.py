@@ -18,7 +18,7 @@ from infra.cli import app
 TELL_NOTHING = {
     "up", "down", "provision", "run",  # do something
     "keys init", "keys council", "supplier add", "enclave credential",  # make something
-    "dictionary", "monitoring", "evaluate weights", "destruction certificate",  # print or write a document
+    "dictionary", "monitoring", "evaluate weights",  # print or write a document
     "console",  # serves pages
 }  # fmt: skip
 """Commands without results that a program would read."""

@@ -19,7 +19,7 @@ from infra.cli import app
 from infra.clock import tick
 from infra.destruction.bounds import bounds
 from infra.held import ledger_lines
-from infra.keys import token_key
+from infra.keys import init_certificate_key, token_key
 from infra.provision import provision
 from infra.settings import Settings
 from infra.topic_table import messages, table
@@ -144,6 +144,14 @@ class _Proves:
         found: dict[str, Any] = json.loads(said.stdout)
         return said.exit_code, found
 
+    def certificate(self, out: Path) -> dict[str, Any]:
+        """`lethe destruction certificate`, of what is proved."""
+        arguments = ["destruction", "certificate", "--json", "--out", str(out), "--canaries", str(self._canaries)]
+        said = CliRunner().invoke(app, [*arguments, "--enclave", str(self._enclave)])
+        assert said.exit_code == 0, said.output
+        made: dict[str, Any] = json.loads(said.stdout)
+        return made
+
     def until_proved(self, seconds: float) -> tuple[float, dict[str, Any]]:
         began = time.monotonic()
         while True:
@@ -191,8 +199,15 @@ def test_what_is_deleted_or_expired_is_in_no_byte_after_the_bound(
     print(f"no hit after {took:.1f} s of {limit:.0f}")
     assert sum(r["records"] for r in found["ledger"]["destroyed"] if r["reason"] == "expiry") == 8
     assert found["checked"]["enclaves"] == 1
-    assert found["checked"]["state directories"] == sum(bool(d.keeps) for d in TOPOLOGY) * settings.partitions
+    assert found["checked"]["state directories"] == sum(not d.stateless for d in TOPOLOGY) * settings.partitions
     assert len(table(settings, "research.person")) == len(STAYS), "the others are still there"
+    _, public = init_certificate_key(settings)
+    made = proves.certificate(tmp_path / "made")
+    assert (made["proved"], made["ledger"]) == (True, found["ledger"])
+    for page in made["files"]:
+        arguments = ["destruction", "check-certificate", page, "--public-key", str(public.path), "--json"]
+        said = json.loads(CliRunner().invoke(app, arguments).stdout)
+        assert (said["valid"], said["lines"]) == (True, found["ledger"]["lines"])
 
 
 def test_destroy_killed_half_way_is_finished_by_a_second_run_and_the_keys_go_last(
