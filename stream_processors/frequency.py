@@ -20,13 +20,13 @@ from stream_processors.runtime.state import View
 
 KIND, SEVERITY = "token_frequency", "warning"
 _TOPIC = "governance.alert"
-_ROW = b"over|"
+ROW = b"over|"
 """Before `<block>|<token>`; the value is when it was seen first, in ms since 1970."""
 
 
 def is_frequent(key: bytes) -> bool:
     """Whether a row of `claims` is one of these."""
-    return key.startswith(_ROW)
+    return key.startswith(ROW)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Frequent:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._was = {k: int(v) for k, v in view.scan("claims", _ROW)}
+        self._was = {k: int(v) for k, v in view.scan("claims", ROW)}
         self._now: dict[bytes, int | None] = dict(self._was)
 
     def of_blocks(self, blocks: Iterable[str], over: Iterable[tuple[str, str]]) -> None:
@@ -102,11 +102,11 @@ def _of_pass_1(over: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _key(block: str, token: str) -> bytes:
-    return _ROW + f"{block}|{token}".encode()
+    return ROW + f"{block}|{token}".encode()
 
 
 def _parts(key: bytes) -> tuple[str, str]:
-    block, _, token = key[len(_ROW) :].decode().partition("|")
+    block, _, token = key[len(ROW) :].decode().partition("|")
     return block, token
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from stream_processors import clock
+from stream_processors import clock, frequency
 from stream_processors.accounting.tables import Held
 
 MOST_NAMED = 20
@@ -116,7 +116,8 @@ def _route(held: Held) -> Iterator[Finding]:
 def _link(held: Held) -> Iterator[Finding]:
     candidates, links = held["linkage.candidate"], held["linkage.link"]
     turned = pl.col("key").str.replace(r"^([^|]*)\|(.*)$", "${2}|${1}")
-    said = held["state.link"].with_columns(key=turned)
+    claims = held["state.link"].filter(~pl.col("key").str.starts_with(frequency.ROW.decode()))
+    said = claims.with_columns(key=turned)
     rule = "a candidate is claimed of"
     yield from _named("link", rule, "linkage.candidate", _missing(candidates, said, ["key", "partition"]))
     rule = "a claim is of a candidate"
