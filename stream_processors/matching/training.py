@@ -24,7 +24,9 @@ CAREFUL: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.7})
 MARGIN = 1.0
 """Bits: the best person is twice as likely as the second."""
 ENOUGH_PAIRS = 100
-_MOST_MATCHES, _FEWEST_MATCHES = 0.95, 1e-4
+_MOST_MATCHES = 0.95
+_NEARLY_ALL = 0.4
+"""Share of a block's pairs that are one person, from which on `estimate` has no room for the other kinds."""
 _HOME = frozenset({"postcode", "sector", "district"})
 _BLOCKS_OF = MappingProxyType({"date_of_birth": frozenset({"dob"}), "postcode": _HOME})
 _MOST_PAIRS = 5_000_000
@@ -94,7 +96,8 @@ def _met(catalogue: Catalogue, of: Pass) -> list[str]:
 def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate:
     """What the pairs of a pass are that the match keys of it and of those before have left.
 
-    If what is learned of five kinds of pairs makes no sense, it is learned of two: one person, and strangers.
+    If nearly all pairs are one person and what is learned of five kinds of pairs makes no sense, it is learned of two:
+    one person, and strangers.
     """
     left, right = pairs_of(persons, of)
     rest = ~found_by_keys(persons, catalogue, of)[left]
@@ -106,11 +109,11 @@ def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate
     levels = compare(filters, left, right)
     first = estimate(levels, min(0.3, len(np.unique(left)) / max(len(left), 1) / 2))
     found = estimate_rest(levels[rest], first)
-    if _sensible(found):
-        return found
     # Whom a key finds has one pair, at least, that is one person.
     known = len(np.unique(left[~rest])) / len(left)
-    return estimate_rest(levels[rest], estimate_two(levels, min(max(known, _FEWEST_MATCHES), _MOST_MATCHES)))
+    if known < _NEARLY_ALL or _sensible(found):
+        return found
+    return estimate_rest(levels[rest], estimate_two(levels, min(known, _MOST_MATCHES)))
 
 
 def _sensible(found: Estimate) -> bool:
