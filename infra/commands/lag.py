@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from infra.settings import Settings
 
@@ -24,10 +24,10 @@ def lag(
     """
     from confluent_kafka import KafkaException
 
-    from infra.commands.options import away, shown_seconds
+    from infra.commands.options import away, shown_seconds, up
     from infra.monitoring.picture import Sampler, picture
 
-    sampler = Sampler(Settings())
+    sampler = Sampler(up(Settings()))
     try:
         sample = sampler.sample()
     except KafkaException as e:
@@ -51,14 +51,18 @@ def lag(
         typer.echo(json.dumps(rows, indent=1))
         return
     if partitions:
-        shown = Table("processor", "topic", "partition", "committed", "end", "oldest waits")
+        shown = Table("processor", _folded("topic"), "partition", "committed", "end", "oldest waits")
         for found, (_, age_s) in sorted(sample.waits.items(), key=lambda kv: -kv[1][1]):
             age = shown_seconds(age_s)
             shown.add_row(found.processor, found.topic, str(found.partition), str(found.committed), str(found.end), age)
     else:
-        shown = Table("processor", "reads", "records behind", "oldest waits", "on this machine")
+        shown = Table("processor", _folded("reads"), "behind", "oldest waits", "here")
         for stage in stages:
             for a in stage.arrows:
                 age = shown_seconds(a.age_s) if a.behind else ""
                 shown.add_row(stage.processor, a.topic, f"{a.behind:,}", age, stage.health)
     Console().print(shown)
+
+
+def _folded(name: str) -> Column:
+    return Column(name, overflow="fold")

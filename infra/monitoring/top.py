@@ -21,6 +21,8 @@ from infra.monitoring.picture import Sample, Sampler, Stage, picture
 from infra.settings import Settings
 from stream_processors.runtime.kafka import describe, error_of
 
+_ONWARD = ("linkage.", "research.")
+"""What leads on in the picture; the rest is beside it."""
 _STYLE = {"ready": "green", "catching up": "yellow", "stuck": "bold red", "silent": "red", "not running": "dim"}
 
 
@@ -60,8 +62,10 @@ def watched(settings: Settings, sampler: Sampler) -> Watched:
 def shown(stages: Sequence[Stage]) -> RenderableType:
     """The flow, top to bottom: what arrives on each arrow, and the processor that it leads to."""
     out = Table(expand=True, header_style="bold")
-    for name in ("reads", "in, a second", "behind", "oldest waits", "", "processor", "on this machine", "writes"):
-        out.add_column(name, justify="right" if name in ("in, a second", "behind", "oldest waits") else "left")
+    for name in ("reads", "in, a second", "behind", "oldest waits", "", "processor", "here", "writes"):
+        numbers = name in ("in, a second", "behind", "oldest waits")
+        ratio = {"reads": 4, "processor": 4, "writes": 4}.get(name)
+        out.add_column(name, justify="right" if numbers else "left", overflow="fold", ratio=ratio)
     for stage in stages:
         for i, arrow in enumerate(stage.arrows):
             late = "bold red" if arrow.age_s > 600 else "yellow" if arrow.age_s > 30 else ""
@@ -73,7 +77,7 @@ def shown(stages: Sequence[Stage]) -> RenderableType:
                 "──►",
                 Text(stage.processor, "bold") if i == 0 else "",
                 Text(_instances(stage), _STYLE.get(stage.health, "")) if i == 0 else "",
-                ", ".join(stage.writes) if i == 0 else "",
+                ", ".join(t for t in stage.writes if t.startswith(_ONWARD)) if i == 0 else "",
             )
     return out
 

@@ -324,6 +324,31 @@ def test_operators_and_suppliers_see_what_it_has_said(workers: Workers, monkeypa
     assert "control" in {p["name"] for p in running["processors"]}
 
 
+def test_a_token_that_too_many_share_is_an_alert_until_it_is_over(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in workers.settings.acting_as("operator").environment().items():
+        monkeypatch.setenv(name, value)
+
+    def shared() -> dict[str, int]:
+        result = CliRunner().invoke(app, ["alerts", "--json"])
+        assert result.exit_code == 0, result.output
+        found = [a for a in json.loads(result.stdout) if a["kind"] == "token_frequency"]
+        return {a["where"].partition(" ")[0]: a["count"] for a in found}
+
+    everybody = {"forename": "Robin", "surname": "Hostel", "date_of_birth": "2000-01-01", "postcode": "SE13 7ZZ"}
+    ids = ["default1", "default2", "default3"]
+    assert shared() == {}
+    with Publisher(COUNCIL, "person", settings=workers.settings) as publisher:
+        publisher.publish_batch([{"person_id": i, "programme_status": "participant", **everybody} for i in ids])
+        _until(lambda: "k03" in shared(), "no alert")
+        assert shared()["k03"] == 1, "two may be twins on the register, three may not"
+        publisher.tombstones(ids[:1])
+        _until(lambda: "k03" not in shared(), "the alert stays though two share the token")
+        publisher.tombstones(ids[1:])
+        _until(lambda: shared() == {}, "alerts stay though nobody shares the token")
+
+
 @pytest.mark.parametrize(
     "command",
     [
