@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal
 
@@ -80,24 +80,27 @@ def digest(line: Line) -> str:
     """SHA-256 (FIPS 180-4) of all fields but `digest`, as JSON with sorted names and ISO dates; 64 hex digits.
 
     `LATER` fields that are null or false are left out, so that lines from before them have the digest that they had.
+    The text is made here: `json.dumps` takes twice as long where a value is a date.
     """
-    parts = [
-        f"{_quoted(name)}:{_json(value)}"
-        for name, value in sorted(line.items())
-        if name != "digest" and ((value is not None and value is not False) or name not in LATER)
-    ]
+    parts: list[str] = []
+    for name, begins in _fields(tuple(line)):
+        value = line[name]
+        if type(value) is str:
+            parts.append(begins + _quoted(value))
+        elif value is None or value is False:
+            if name not in LATER:
+                parts.append(begins + ("null" if value is None else "false"))
+        elif isinstance(value, int):
+            parts.append(begins + ("true" if value is True else str(value)))
+        else:
+            parts.append(f'{begins}"{value.isoformat()}"')
     return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()
 
 
-def _json(value: str | int | date | None) -> str:
-    """As `json.dumps` has it, which takes three times as long where a date is among the values."""
-    if isinstance(value, str):
-        return _quoted(value)
-    if value is None:
-        return "null"
-    if isinstance(value, int):
-        return str(value) if not isinstance(value, bool) else "true" if value else "false"
-    return f'"{value.isoformat()}"'
+@lru_cache(maxsize=64)
+def _fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Names as they come in the digest, and how each begins there; lines have few sets of names."""
+    return [(name, f"{_quoted(name)}:") for name in sorted(names) if name != "digest"]
 
 
 def key(line: Line) -> bytes:

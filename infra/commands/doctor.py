@@ -27,12 +27,12 @@ def doctor(
     """
     from confluent_kafka import KafkaException
 
-    from infra.commands.options import away
+    from infra.commands.options import away, up
     from infra.commands.stack import data_folders
     from infra.monitoring.doctor import examine
     from stream_processors.access import ADMIN
 
-    settings = Settings().acting_as(ADMIN)  # it reads where a transaction hangs, in whatever topic
+    settings = up(Settings()).acting_as(ADMIN)  # it reads where a transaction hangs, in whatever topic
     console = Console()
     try:
         with console.status("looking") as status:

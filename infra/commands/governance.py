@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
+from infra.commands.options import up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -75,7 +76,7 @@ def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:
     from schemas.rows import from_value
     from stream_processors.runtime.kafka import describe, error_of
 
-    settings = Settings()
+    settings = up(Settings())
     registry = Registry(settings.registry, deadline_seconds=10)
     try:
         return sorted((from_value(topic, v, registry) for v in table(settings, topic).values()), key=order)

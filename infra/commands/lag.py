@@ -24,10 +24,10 @@ def lag(
     """
     from confluent_kafka import KafkaException
 
-    from infra.commands.options import away, shown_seconds
+    from infra.commands.options import away, shown_seconds, up
     from infra.monitoring.picture import Sampler, picture
 
-    sampler = Sampler(Settings())
+    sampler = Sampler(up(Settings()))
     try:
         sample = sampler.sample()
     except KafkaException as e:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
+from infra.settings import Settings
 
 EXIT_INTERRUPTED = 130  # as shells have it
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
@@ -82,6 +84,17 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
+
+
+def up(settings: Settings) -> Settings:
+    """The settings, if somebody listens where the broker should; else the command ends at once with 3, where a client
+    would try for half a minute."""
+    host, _, port = settings.bootstrap.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError:
+        fail(f"nobody answers at {settings.bootstrap}: `lethe up` brings the stack up", EXIT_NOT_UP)
+    return settings
 
 
 def away(error: KafkaException, go_on: str = "") -> NoReturn:

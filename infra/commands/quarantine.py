@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import EXIT_INTERRUPTED, away, bar, moment_ms, shown_ms, stop_on_signal
+from infra.commands.options import EXIT_INTERRUPTED, away, bar, moment_ms, shown_ms, stop_on_signal, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -55,7 +55,7 @@ _WHY = {
 def _settings() -> Settings:
     from stream_processors.access import QUARANTINE
 
-    return Settings().acting_as(QUARANTINE)
+    return up(Settings()).acting_as(QUARANTINE)
 
 
 @quarantine_app.command("ls")

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import away
+from infra.commands.options import away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_PENDING, fail
 from infra.settings import Settings
 
@@ -58,7 +58,7 @@ def reconcile(
     from schemas.registry import RegistryDownError, SchemaNotRegisteredError
     from stream_processors.accounting.page import page
 
-    settings, console = Settings(), Console(stderr=True)
+    settings, console = up(Settings()), Console(stderr=True)
     try:
         with console.status("reading") if console.is_terminal else _Quiet():
             whole = reconcile_stack(settings, wait)

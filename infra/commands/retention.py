@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from confluent_kafka import KafkaException
 
+from infra.commands.options import up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -57,7 +58,7 @@ def tick(
     from infra.clock import tick as tell
     from schemas.registry import Registry, RegistryDownError, SchemaNotRegisteredError
 
-    day, settings = _day(as_of), Settings()
+    day, settings = _day(as_of), up(Settings())
     if not execute:
         _say_due(settings, day, as_json)
         typer.echo("nothing was told: repeat with --execute", err=True)
@@ -85,7 +86,7 @@ def due(
 
     Example: lethe retention due --as-of 2022-12-31
     """
-    _say_due(Settings(), _day(as_of), as_json)
+    _say_due(up(Settings()), _day(as_of), as_json)
 
 
 def _say_due(settings: Settings, day: date, as_json: bool) -> None:
@@ -119,7 +120,7 @@ def verify(as_json: AsJson = False) -> None:
     from schemas.registry import RegistryDownError
     from stream_processors.ledger import verify as check
 
-    settings = Settings()
+    settings = up(Settings())
     try:
         lines = ledger_lines(settings)
         faults = check(lines, ledger_heads(settings))

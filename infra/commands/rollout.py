@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from infra.commands.options import away
+from infra.commands.options import away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -46,7 +46,7 @@ def compare(
     from infra.rollout import compare as module
     from schemas.registry import Registry
 
-    settings = Settings().acting_as("admin")  # nobody else reads both zones
+    settings = up(Settings()).acting_as("admin")  # nobody else reads both zones
     editions = [_edition(old), _edition(new)]
     with _cluster():
         behind = _behind(settings, editions)
@@ -86,7 +86,7 @@ def list_(as_json: AsJson = False) -> None:
     """
     from stream_processors.edition import editions_of
 
-    settings = Settings()
+    settings = up(Settings())
     with _cluster():
         topics = _topics(settings)
         used = _in_use(settings)
@@ -119,7 +119,7 @@ def switch(
     from infra.operation import Operation, OperationLog, now_ms, whoever
     from schemas.registry import Registry
 
-    settings, edition = Settings().acting_as("admin"), _edition(name)
+    settings, edition = up(Settings()).acting_as("admin"), _edition(name)
     _need_reason(execute, reason)
     with _cluster():
         if not any(edition.holds(t) for t in _topics(settings)):
@@ -157,7 +157,7 @@ def retire(
     from infra.rollout.retire import Retirement
     from schemas.registry import Registry
 
-    settings, edition = Settings().acting_as("admin"), _edition(name)
+    settings, edition = up(Settings()).acting_as("admin"), _edition(name)
     _need_reason(execute, reason)
     with _cluster():
         retirement = Retirement(settings, edition)

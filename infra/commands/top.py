@@ -25,11 +25,11 @@ def top(
     """
     from confluent_kafka import KafkaException
 
-    from infra.commands.options import away
+    from infra.commands.options import away, up
     from infra.monitoring.picture import Sampler, picture
     from infra.monitoring.top import TopApp, Watched, shown, watched
 
-    settings = Settings()
+    settings = up(Settings())
     sampler = Sampler(settings)
     try:
         first = sampler.sample()

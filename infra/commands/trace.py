@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from infra.commands.options import away, shown_ms
+from infra.commands.options import away, shown_ms, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -54,7 +54,7 @@ def trace(
     from schemas.registry import RegistryDownError, SchemaNotRegisteredError
 
     try:
-        found = trace_stack(Settings(), supplier, subject, record, dataset, reason, by)
+        found = trace_stack(up(Settings()), supplier, subject, record, dataset, reason, by)
     except KafkaException as e:
         away(e)
     except RegistryDownError as e:

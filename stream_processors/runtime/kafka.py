@@ -20,7 +20,8 @@ def client_config(settings: Settings) -> Config:
     Raises:
         KeyFileError: the credential is missing or may not be used, or plaintext would leave this machine.
     """
-    config: Config = {"bootstrap.servers": settings.bootstrap, "log_level": 3}
+    # Its own words, a line for each attempt to reach a broker, stay out: we say what is waited for.
+    config: Config = {"bootstrap.servers": settings.bootstrap, "log_level": 2}
     credential = credential_of(settings)
     if credential is not None:
         config |= {

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from schemas.contracts import identified, identified_topic
+from stream_processors import ledger
 from stream_processors.retention import HEAD_ROW
 from stream_processors.runtime.driver import reads_topic
 from stream_processors.topology import NAMES
-from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, framed
+from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, decoded, framed
 
 QUICK = settings(deadline=None, max_examples=18, suppress_health_check=list(HealthCheck))
 QUICKER = settings(QUICK, max_examples=8)
@@ -240,8 +241,17 @@ def test_at_rest_all_is_as_the_oracle_says_and_as_in_a_fresh_run(
     for topic in ("linkage.identity", "linkage.candidate", "linkage.link", "linkage.activity", "linkage.contribution"):
         assert flow.driver.table(topic) == fresh.driver.table(topic), topic
     assert flow.driver.table("research.person") == fresh.driver.table("research.person")
+    kept = {task: unpacked(flow.driver.state(task)) for task in flow.driver.tasks}
+    for task, state in kept.items():
+        assert state == unpacked(fresh.driver.state(task)), task
+    assert ledger_faults(flow) == []
+    assert fresh.driver.table(ledger.TOPIC) == {}
+    ends = chain_ends(flow)
     for task in flow.driver.tasks:
-        assert unpacked(flow.driver.state(task)) == unpacked(fresh.driver.state(task)), task
+        flow.driver.crash(task, lose_state=True)
+    flow.run(batch)
+    assert {task: unpacked(flow.driver.state(task)) for task in flow.driver.tasks} == kept
+    assert chain_ends(flow) == ends
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -310,9 +320,34 @@ def test_who_was_out_and_lost_its_state_takes_back_what_it_had_said(
 
 def unpacked(tables: dict[str, dict[bytes, bytes]]) -> dict[str, dict[bytes, Any]]:
     """State without what says nothing: the order in which a person's contributions are packed, and where in the log a
-    record lies that is due (the last item)."""
+    record lies that is due (the last item). Nor does it hold where the ledger's chains end: the ledger is of what was
+    deleted, so it is the one thing that depends on more than what lives. `ledger_faults` holds the ends to it."""
     told = {"persons": msgpack.unpackb, "due": lambda v: msgpack.unpackb(v)[:-1]}
-    return {t: {k: told.get(t, bytes)(v) for k, v in rows.items()} for t, rows in tables.items()}
+    return {
+        t: {k: told.get(t, bytes)(v) for k, v in rows.items() if (t, k) != ("said", HEAD_ROW)}
+        for t, rows in tables.items()
+    }
+
+
+def chain_ends(flow: Flow) -> dict[ledger.Chain, ledger.Head]:
+    """Where retention has it that each chain of the ledger ends."""
+    ends: dict[ledger.Chain, ledger.Head] = {}
+    for name, partition in flow.driver.tasks:
+        processor, _, kind = name.partition(".")
+        if processor == "retention":
+            row = flow.driver.state((name, partition))["said"].get(HEAD_ROW)
+            _marks, *end = msgpack.unpackb(row) if row else (0,)
+            ends[kind, partition] = ledger.Head(*end)
+    return ends
+
+
+def ledger_faults(flow: Flow) -> list[str]:
+    """Where the ledger is not one line for each record that went, in chains that end where retention says."""
+    records = [r for log in flow.driver.topics.get(ledger.TOPIC, []) for r in log.records]
+    lines = [decoded(ledger.TOPIC, r.value) for r in records if r.value is not None]
+    places = [(line["topic"], line["partition"], line["offset"]) for line in lines]
+    twice = [f"{place}: two lines" for place in sorted(set(places)) if places.count(place) > 1]
+    return ledger.verify(lines, chain_ends(flow)) + twice
 
 
 @QUICKER

@@ -7,11 +7,12 @@ import json
 from datetime import date
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_processors.ledger import Chain, Deletion, Head, chained, digest, key, verify
 
+UNHURRIED = settings(deadline=None)  # the machine may be busy
 BODIES = st.lists(
     st.fixed_dictionaries(
         {
@@ -36,6 +37,7 @@ def written(bodies: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[Ch
     return lines, heads
 
 
+@UNHURRIED
 @given(BODIES)
 def test_chains_as_they_were_written_have_no_fault_and_no_key_twice(bodies: list[dict[str, Any]]) -> None:
     lines, heads = written(bodies)
@@ -44,6 +46,7 @@ def test_chains_as_they_were_written_have_no_fault_and_no_key_twice(bodies: list
     assert len({key(line) for line in lines}) == len(lines)
 
 
+@UNHURRIED
 @given(BODIES, st.data())
 def test_a_removed_altered_doubled_or_swapped_line_shows(bodies: list[dict[str, Any]], data: st.DataObject) -> None:
     lines, heads = written(bodies)
@@ -65,6 +68,7 @@ def test_a_removed_altered_doubled_or_swapped_line_shows(bodies: list[dict[str, 
         assert verify(found, heads), how
 
 
+@UNHURRIED
 @given(BODIES)
 def test_a_line_cut_off_from_the_end_shows_only_to_who_knows_the_end(bodies: list[dict[str, Any]]) -> None:
     lines, heads = written(bodies)
@@ -81,6 +85,7 @@ def test_what_a_digest_is_made_of_stays() -> None:
     assert line["digest"].startswith("4d51c6b3a906fb1c")
 
 
+@UNHURRIED
 @given(
     st.dictionaries(
         st.sampled_from(["record", "by", "dataset", "refused", "reason", "tombstone", "offset", "digest"]) | st.text(),
@@ -96,12 +101,14 @@ def test_a_digest_is_that_of_json_with_sorted_names(line: dict[str, Any]) -> Non
 LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False}
 
 
+@UNHURRIED
 @given(BODIES)
 def test_a_line_from_before_a_field_came_has_the_digest_that_it_had(bodies: list[dict[str, Any]]) -> None:
     lines, heads = written(bodies)
     assert verify([line | LATER for line in lines], heads) == []
 
 
+@UNHURRIED
 @given(BODIES, st.sampled_from(["reason", "by", "order_id", "tombstone", "refused"]), st.data())
 def test_whatever_a_later_field_says_is_in_the_digest(
     bodies: list[dict[str, Any]], name: str, data: st.DataObject
