@@ -55,6 +55,29 @@ class Estimate:
         return {f: tuple(round(float(w), 2) for w in np.log2(m[f] / u[f])) for f in FIELDS}
 
 
+def estimate_two(pairs: Levels, matches: float) -> Estimate:
+    """What pairs of a block are, if two persons are strangers and nothing else (Fellegi and Sunter 1969).
+
+    For data where `estimate` takes one person's pairs for those of two who are alike: where nearly all pairs are one
+    person, nothing else tells these apart. Kinds other than these two have no share, and look like strangers.
+
+    Args:
+        pairs: levels of the pairs, as `compare` gives them.
+        matches: first guess of the share of pairs that are one person; above 0 and below 1.
+
+    Raises `ValueError` for no pairs, or another guess.
+    """
+    if not 0 < matches < 1:
+        raise ValueError("the first guess of matches must be above 0 and below 1")
+    patterns, n = _patterns(pairs)
+    all_pairs = [_shares(patterns[:, i], n, 1 + len(LEVELS[f])) for i, f in enumerate(FIELDS)]
+    kinds = np.array([{"person": matches, "strangers": 1 - matches}.get(kind, 0.0) for kind in KINDS])
+    shares = [[_guess(f, all_pairs[i], f in _ALIKE[kind]) for i, f in enumerate(FIELDS)] for kind in KINDS]
+    found = _iterate(patterns, n, kinds, shares, fixed=0)
+    like = {kind: found.shares[kind if found.kinds[kind] else "strangers"] for kind in KINDS}
+    return Estimate(found.kinds, like, found.rounds)
+
+
 def estimate(pairs: Levels, matches: float) -> Estimate:
     """What pairs of a block are.
 
@@ -101,7 +124,9 @@ def _iterate(patterns: Levels, n: Floats, kinds: Floats, shares: list[list[Float
     """Until no share moves by 1e-6; the shares of the last `fixed` kinds stay."""
     rounds, moved = 0, 1.0
     while moved > _ENOUGH and rounds < _MOST_ROUNDS:
-        likely = np.log(kinds) + np.column_stack([_log_likelihood(patterns, of) for of in shares])
+        with np.errstate(divide="ignore"):  # a kind that has no pairs will have none
+            share = np.log(kinds)
+        likely = share + np.column_stack([_log_likelihood(patterns, of) for of in shares])
         belongs = np.exp(likely - likely.max(axis=1, keepdims=True))
         belongs *= (n / belongs.sum(axis=1))[:, None]
         kinds = belongs.sum(axis=0) / n.sum()

@@ -13,7 +13,7 @@ import polars as pl
 from stream_processors.matching.catalogue import Catalogue, Pass
 from stream_processors.matching.components import components
 from stream_processors.matching.encodings import bloom, features, told_apart
-from stream_processors.matching.estimate import Estimate, estimate, estimate_rest
+from stream_processors.matching.estimate import Estimate, estimate, estimate_rest, estimate_two
 from stream_processors.matching.near import Ints, compare
 from stream_processors.matching.near_model import LEVELS, OTHERS, NearModel, PassWeights
 from stream_processors.matching.tokens import TokenKeys, tokenise
@@ -25,6 +25,8 @@ MARGIN = 1.0
 """Bits: the best person is twice as likely as the second."""
 ENOUGH_PAIRS = 100
 _MOST_MATCHES = 0.95
+_NEARLY_ALL = 0.4
+"""Share of a block's pairs that are one person, from which on `estimate` has no room for the other kinds."""
 _HOME = frozenset({"postcode", "sector", "district"})
 _BLOCKS_OF = MappingProxyType({"date_of_birth": frozenset({"dob"}), "postcode": _HOME})
 _MOST_PAIRS = 5_000_000
@@ -92,7 +94,11 @@ def _met(catalogue: Catalogue, of: Pass) -> list[str]:
 
 
 def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate:
-    """What the pairs of a pass are that the match keys of it and of those before have left."""
+    """What the pairs of a pass are that the match keys of it and of those before have left.
+
+    If nearly all pairs are one person and what is learned of five kinds of pairs makes no sense, it is learned of two:
+    one person, and strangers.
+    """
     left, right = pairs_of(persons, of)
     rest = ~found_by_keys(persons, catalogue, of)[left]
     if int(rest.sum()) < ENOUGH_PAIRS:
@@ -102,7 +108,12 @@ def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate
     filters = bloom(told_apart(features(persons), of), np.arange(n), key, key).view("<u8")
     levels = compare(filters, left, right)
     first = estimate(levels, min(0.3, len(np.unique(left)) / max(len(left), 1) / 2))
-    return estimate_rest(levels[rest], first)
+    found = estimate_rest(levels[rest], first)
+    # Whom a key finds has one pair, at least, that is one person.
+    known = len(np.unique(left[~rest])) / len(left)
+    if known < _NEARLY_ALL or _sensible(found):
+        return found
+    return estimate_rest(levels[rest], estimate_two(levels, min(known, _MOST_MATCHES)))
 
 
 def _sensible(found: Estimate) -> bool:

