@@ -15,7 +15,7 @@ from stream_processors import ledger, oracle
 from stream_processors.clock import Clock
 from stream_processors.retention_policy import Period
 from stream_processors.runtime.driver import Driver, Record
-from stream_processors.topology import NAMES, build
+from stream_processors.topology import build
 from tests.properties.test_convergence import happen, histories
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, RESEARCH_KEY, TOKEN_KEY, Flow, decoded, framed, wide
 
@@ -229,8 +229,7 @@ LONG = CONTEXT.policy.model_copy(
 @settings(QUICK, max_examples=12)
 @given(histories(), TWO_DAYS, st.integers(1, 30))
 def test_the_whole_flow_holds_what_the_oracle_holds_on_that_day(events: list[Any], days: list[int], batch: int) -> None:
-    flow = Flow()
-    flow.driver = Driver([build(name, replace(CONTEXT, policy=LONG)) for name in NAMES], PARTITIONS)
+    flow = Flow(context=replace(CONTEXT, policy=LONG))
     ticks = [*days, days[-1] + 1]
     for i, event in enumerate(events):
         happen(flow, event)
@@ -246,6 +245,7 @@ def test_the_whole_flow_holds_what_the_oracle_holds_on_that_day(events: list[Any
         RESEARCH_KEY,
         CONTEXT.catalogue,
         CONTEXT.areas.by_postcode,
+        flow.epochs.leads,
         policy=LONG.model_dump(),
         as_of=as_of,
     )
