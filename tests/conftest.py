@@ -8,11 +8,18 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.integration.containers import RunningStack, chosen, running_stack
 
 # Access control has tests of its own, which turn it on; the others bring clients that have no credential.
 os.environ.setdefault("LETHE_SECURITY", "plaintext")
+
+# No deadline: the machine may be busy. In CI the same examples each time, so that a run speaks of the change and not of
+# the draw; elsewhere others each time, so that the search goes on.
+settings.register_profile("search", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "search")
 
 
 def pytest_configure() -> None:
