@@ -50,6 +50,7 @@ _WAIT_FOR = frozenset(
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,  # made a moment ago
         KafkaError.INVALID_REPLICATION_FACTOR,  # brokers of the cluster are not all up yet
     }
 )

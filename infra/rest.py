@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from infra.settings import Settings
 from stream_processors.access import SUPER
 from stream_processors.edition import Edition
-from stream_processors.runtime.kafka import client_config, consumer_config, error_of, matches
+from stream_processors.runtime.kafka import PASSING, client_config, consumer_config, error_of, matches
 from stream_processors.runtime.processor import Declaration
 from stream_processors.topology import TOPOLOGY, declaration
 
@@ -35,16 +35,6 @@ class Lag:
     partition: int
     committed: int
     end: int
-
-
-_PASSING = {
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-}
-"""What a broker answers for a moment after topics were made."""
 
 
 class Flow:
@@ -151,7 +141,7 @@ class Flow:
             try:
                 behind, ends = self.behind(only), self._ends()
             except KafkaException as e:
-                if error_of(e).code() not in _PASSING:
+                if error_of(e).code() not in PASSING:
                     raise
                 behind, ends = {"broker"}, None
             if not behind and ends == before:

@@ -19,10 +19,13 @@ from producers.totals import DUPLICATE, Totals
 from schemas.registry import SchemaIds
 from schemas.rows import to_value
 from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER, record_hashes
+from stream_processors.runtime.kafka import PASSING, error_of
 from stream_processors.runtime.partition import partition_of
 
 TOPIC = "governance.batch"
 _CALL_S = 30
+_AGAIN_S = 0.1
+_PASSING = PASSING - {KafkaError.UNKNOWN_TOPIC_OR_PART}  # a topic that is missing is said at once
 _ID_DIGITS = 32
 
 
@@ -139,6 +142,14 @@ class Announcer:
 
     def _ends(self) -> list[int]:
         wanted = {TopicPartition(self.topic, p): OffsetSpec.latest() for p in range(self.partitions)}
-        found = self._admin.list_offsets(wanted, request_timeout=_CALL_S)
-        ends = {tp.partition: future.result(timeout=_CALL_S).offset for tp, future in found.items()}
-        return [ends[p] for p in range(self.partitions)]
+        until = time.monotonic() + _CALL_S
+        while True:
+            try:
+                found = self._admin.list_offsets(wanted, request_timeout=_CALL_S)
+                ends = {tp.partition: future.result(timeout=_CALL_S).offset for tp, future in found.items()}
+            except KafkaException as e:
+                if error_of(e).code() not in _PASSING or time.monotonic() > until:
+                    raise
+                time.sleep(_AGAIN_S)  # a topic that was made a moment ago; nobody tells when its leaders are known
+            else:
+                return [ends[p] for p in range(self.partitions)]

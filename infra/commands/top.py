@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.monitoring.picture import Stage
 
 
 def top(
@@ -47,8 +50,23 @@ def top(
     finally:
         sampler.close()
     if as_json:
-        typer.echo(json.dumps([asdict(s) | {"health": s.health} for s in stages], indent=1))
+        typer.echo(json.dumps([_row(s) for s in stages], indent=1))
     else:
         from rich.console import Console
 
         Console().print(shown(stages))
+
+
+def _row(stage: Stage) -> dict[str, Any]:
+    """A stage for programs; what each instance says of its partitions stays with its metrics."""
+    instances = [
+        {"instance": i.instance, "pid": i.pid, "health": i.health, "restores": dict(i.restores)}
+        for i in stage.instances
+    ]
+    return {
+        "processor": stage.processor,
+        "health": stage.health,
+        "writes": stage.writes,
+        "arrows": [asdict(arrow) for arrow in stage.arrows],
+        "instances": instances,
+    }

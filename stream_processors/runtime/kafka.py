@@ -13,6 +13,17 @@ from schemas.contracts import DATASETS, ENQUIRY
 
 Config = dict[str, str | int | float | bool]
 
+PASSING = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""What a broker answers for a moment after topics were made."""
+
 
 def client_config(settings: Settings) -> Config:
     """What every client needs: where the brokers are, and the certificate of the principal that it acts for.

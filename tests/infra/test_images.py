@@ -113,7 +113,10 @@ def test_an_image_and_a_local_process_have_the_same_settings_but_where_they_list
     text = Stack(isolated(tmp_path))._server_properties()
     local = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
     image = rendered(tmp_path)
-    of_the_place = {"listeners", "advertised.listeners", "listener.security.protocol.map", "controller.quorum.voters"}
+    of_the_place = {
+        *("listeners", "advertised.listeners", "listener.security.protocol.map", "controller.quorum.voters"),
+        "inter.broker.listener.name",
+    }
     assert {k: v for k, v in local.items() if k not in of_the_place | {"log.dirs"}} == {
         k: v for k, v in image.items() if k != "log.dirs"
     }

@@ -374,7 +374,7 @@ def test_each_command_acts_for_who_may(workers: Workers, monkeypatch: pytest.Mon
     result = CliRunner().invoke(app, command.split())
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert "AUTHORIZATION" not in result.output
-    assert result.exit_code in (0, 1), result.output  # 1: what it found is not in order
+    assert result.exit_code in (0, 1, 5), result.output  # 1: what it found is not in order; 5: the flow is not at rest
 
 
 def test_no_topic_shows_whom_anybody_asked_about(workers: Workers) -> None:

@@ -37,6 +37,10 @@ def new_topic(settings: Settings, name: str) -> str:
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for created in admin.create_topics([NewTopic(name, 1, 1)]).values():
         created.result(30)
+    until = time.monotonic() + 30
+    while not any(p.leader >= 0 for p in admin.list_topics(name, 10).topics[name].partitions.values()):
+        assert time.monotonic() < until, "the topic has no leader"
+        time.sleep(0.05)  # the broker tells nobody when it knows a topic that the controller has made
     return name
 
 
