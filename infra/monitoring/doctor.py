@@ -9,7 +9,6 @@ import email.utils
 import shutil
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -22,7 +21,7 @@ from infra import topics
 from infra.keys import KeyFileError, read_enquiry_key, read_key, research_key, token_key
 from infra.monitoring import findings
 from infra.monitoring.findings import Disk, Finding
-from infra.monitoring.picture import Sampler, picture
+from infra.monitoring.picture import Sampler, picture, quarantined
 from infra.monitoring.ports import PROCESSES
 from infra.provision import same_setting, suppliers_of
 from infra.settings import Settings
@@ -37,7 +36,7 @@ from stream_processors.runtime.records import HEARTBEAT_KEY
 _CALL_S = 30.0
 _SLACK_MS = 60_000
 _BEATS_ON = "governance.operation"
-_QUARANTINE, _ALERT = "governance.quarantine", "governance.alert"
+_ALERT = "governance.alert"
 
 OnStep = Callable[[str], None]
 
@@ -63,12 +62,7 @@ def examine(settings: Settings, folders: Iterable[Path], on_step: OnStep = lambd
         on_step("processes")
         found += examined.processes()
         on_step("alerts and quarantine")
-        failed = Counter(
-            (row["supplier"], row["topic"].rpartition(".")[2], row["error"])
-            for value in table(settings, _QUARANTINE).values()
-            for row in [from_value(_QUARANTINE, value, registry)]
-        )
-        found += findings.quarantine(failed)
+        found += findings.quarantine(quarantined(settings, registry))
         found += findings.standing_alerts(from_value(_ALERT, v, registry) for v in table(settings, _ALERT).values())
         told = [from_value(CLOCK, v, registry)["as_of"] for v in table(settings, CLOCK).values()]
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +21,9 @@ from infra.monitoring.ports import PROCESSES
 from infra.monitoring.server import port_of
 from infra.rest import Flow, Lag
 from infra.settings import Settings
+from infra.topic_table import table
+from schemas.registry import SchemaIds
+from schemas.rows import from_value
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.runtime.instance import folder_of, running
 from stream_processors.topology import TOPOLOGY
@@ -164,6 +168,17 @@ class Sampler:
 
 def _key(lag: Lag) -> tuple[str, str, int]:
     return lag.processor, lag.topic, lag.partition
+
+
+def quarantined(settings: Settings, ids: SchemaIds) -> Counter[tuple[str, str, str]]:
+    """Records in quarantine by supplier, dataset and class of error.
+
+    Raises:
+        KafkaException: the broker does not answer.
+    """
+    topic = "governance.quarantine"
+    rows = (from_value(topic, value, ids) for value in table(settings, topic).values())
+    return Counter((row["supplier"], row["topic"].rpartition(".")[2], row["error"]) for row in rows)
 
 
 def processes(settings: Settings) -> list[Seen]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Header, Static
 
-from infra.monitoring.picture import Sample, Sampler, Stage, picture
+from infra.monitoring.picture import Sample, Sampler, Stage, picture, quarantined
 from infra.settings import Settings
 from stream_processors.runtime.kafka import describe, error_of
 
@@ -48,11 +47,7 @@ def watched(settings: Settings, sampler: Sampler) -> Watched:
 
     registry = Registry(settings.registry, deadline_seconds=5)
     try:
-        failed = Counter(
-            (row["supplier"], row["topic"].rpartition(".")[2], row["error"])
-            for value in table(settings, "governance.quarantine").values()
-            for row in [from_value("governance.quarantine", value, registry)]
-        )
+        failed = quarantined(settings, registry)
         alerts = [from_value("governance.alert", v, registry) for v in table(settings, "governance.alert").values()]
     finally:
         registry.close()
