@@ -101,6 +101,7 @@ def consumer_config(settings: Settings, group: str, member: str | None = None) -
         "fetch.message.max.bytes": 4 * 1024 * 1024,
         "queued.max.messages.kbytes": 32 * 1024,
         "queued.min.messages": 20_000,
+        "fetch.queue.backoff.ms": 5,
     }
     if member:
         config["group.instance.id"] = member  # static membership: a restart within the timeout moves no partition

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_processors.runtime.state import (
+    Ahead,
     Leftovers,
     MemoryStore,
     Position,
