@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal
@@ -40,13 +41,14 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """Why pseudonymise takes a record back. `refused_at`: topic and offset, supplier and dataset of a record that came
-    and was refused."""
+    and was refused. `as_of`: the day as of which it had expired, where it lay."""
 
-    why: Literal["erasure", "withdrawal", "correction"]
+    why: Literal["erasure", "withdrawal", "correction", "expiry"]
     reason: str | None = None
     by: str | None = None
     order_id: str | None = None
     refused_at: tuple[str, int, str, str] | None = None
+    as_of: date | None = None
 
     @classmethod
     def ordered(cls, reason: str, by: str, order_id: str, refused_at: tuple[str, int, str, str] | None) -> Deletion:
@@ -56,7 +58,9 @@ class Deletion:
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """As a record's headers."""
-        said = [self.why, self.reason, self.by, self.order_id, self.refused_at]
+        said: list[Any] = [self.why, self.reason, self.by, self.order_id, self.refused_at]
+        if self.as_of is not None:
+            said.append(self.as_of.isoformat())
         return [(WHY, json.dumps(said, separators=(",", ":")).encode())]
 
     @classmethod
@@ -64,8 +68,9 @@ class Deletion:
         """From a record's headers; without ours, the supplier withdrew it."""
         for name, value in headers or ():
             if name == WHY:
-                why, reason, by, order_id, at = json.loads(value)
-                return cls(why, reason, by, order_id, tuple(at) if at else None)
+                why, reason, by, order_id, at, *day = json.loads(value)
+                as_of = date.fromisoformat(day[0]) if day else None
+                return cls(why, reason, by, order_id, tuple(at) if at else None, as_of)
         return cls("withdrawal")
 
 

@@ -255,12 +255,23 @@ class Retention:
     def _taken_back(
         self, step: _Step, key: bytes, held: tuple[Envelope, int] | None, said: Deletion, tombstone: int
     ) -> None:
-        if held is not None:
+        if held is not None and said.why == "expiry":
+            self._line(step, key, *held, deletion=self._at_its_source(step, held[0], said), tombstone=tombstone)
+        elif held is not None:
             self._line(step, key, *held, deletion=replace(said, refused_at=None), tombstone=tombstone)
         if said.refused_at is not None:
             topic, offset, supplier, dataset = said.refused_at
             found = Envelope(self._stop, supplier, dataset if self._kind == "activity" else None)
             self._line(step, key, found, offset, deletion=said, tombstone=tombstone, topic=topic)
+
+    def _at_its_source(self, step: _Step, found: Envelope, said: Deletion) -> Deletion:
+        """What pseudonymise has taken back because it has expired, before our own clock came to it. If it has not, it
+        is the supplier's doing."""
+        days = [d for d in (step.now.day, said.as_of) if d is not None]
+        as_of = max(days, default=_EPOCH)
+        if min(found.expires_on, self._stop) > (as_of - _EPOCH).days:
+            return Deletion("withdrawal")
+        return Deletion("expiry", as_of=as_of)
 
     # What is under way.
 
@@ -345,11 +356,13 @@ class Retention:
         tombstone: int | None = None,
         topic: str | None = None,
     ) -> None:
-        """A line for a record. `late`: it had expired when it came, and was not held. `deletion`: it did not expire,
-        pseudonymise took it back, by the tombstone at that offset. `topic`: where it lay, if not here."""
+        """A line for a record. `late`: it had expired when it came, and was not held. `deletion`: pseudonymise took it
+        back, by the tombstone at that offset. `topic`: where it lay, if not here."""
         expires: int | None = min(found.expires_on, self._stop)
-        if deletion is None:
+        as_of = _date(step.now.confirmed)
+        if deletion is None or deletion.why == "expiry":
             why = "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
+            as_of = deletion.as_of if deletion is not None else as_of
             said: dict[str, Any] = {"reason": None, "by": None, "order_id": None, "refused": False}
         else:
             why = deletion.why
@@ -367,7 +380,7 @@ class Retention:
             "supplier": found.supplier,
             "why": why,
             "expires_on": _date(expires),
-            "as_of": _date(step.now.confirmed),
+            "as_of": as_of,
             "topic": topic or self._topic,
             "partition": step.partition,
             "offset": offset,

@@ -196,10 +196,38 @@ class Restorer:
                     last[key] = at
         return frozenset(old)
 
-    def history(self, topic: str, number: int, stop: int) -> Iterator[Inputs]:
-        """Committed records of a partition before an offset, in batches, in the midst of a step."""
-        for batch in self._read(topic, number, 0, stop, alive=False):
-            yield inputs_of(topic, number, batch)
+    def history(self, number: int, stops: Mapping[str, int], headers: bool = False) -> Iterator[Inputs]:
+        """Committed records of a partition of some topics, each before an offset, in batches, in the midst of a step.
+
+        All topics are read at once: one after the other, most of the time would be waiting for the first record of
+        each.
+        """
+        left = {self._edition.topic(topic): (topic, stop) for topic, stop in stops.items() if stop > 0}
+        self._consumer.assign([TopicPartition(name, number, 0) for name in left])
+        quiet = 0
+        try:
+            while left:
+                found: dict[str, list[Message]] = {}
+                ended: set[str] = set()
+                messages = self._some()
+                for m in messages:
+                    name, error = m.topic(), m.error()
+                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                        if not error.retriable():
+                            raise KafkaException(error)
+                    elif error is not None or m.offset() >= left.get(name, ("", 0))[1]:
+                        ended.add(name)
+                    else:
+                        found.setdefault(name, []).append(m)
+                for name, batch in found.items():
+                    yield inputs_of(left[name][0], number, batch, headers)
+                for name in ended:
+                    left.pop(name, None)
+                quiet = 0 if messages else quiet + 1
+                if quiet == _QUIET:
+                    _log.warning("waiting_for_broker", topics=sorted(left), partition=number)
+        finally:
+            self._consumer.unassign()
 
     def _end_of(self, topic: str, number: int) -> int:
         ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)

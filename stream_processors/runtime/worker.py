@@ -340,9 +340,8 @@ class _Session:
 
     def _history(self, number: int, topics: Sequence[str]) -> History:
         def history(pattern: str) -> Iterator[Inputs]:
-            for topic in topics:
-                if fnmatchcase(topic, pattern):
-                    yield from self._restorer.history(topic, number, self._next[topic, number])
+            stops = {t: self._next[t, number] for t in topics if fnmatchcase(t, pattern)}
+            return self._restorer.history(number, stops, self._declaration.headers)
 
         return history
 
