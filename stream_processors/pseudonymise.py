@@ -26,6 +26,7 @@ from stream_processors.epochs import Epochs
 from stream_processors.erasure import eraser, overdue
 from stream_processors.erasure.eraser import Eraser
 from stream_processors.erasure.overdue import SourceExpiry
+from stream_processors.erasure.reading import received
 from stream_processors.erasure.suppression import Ordered, Suppressed, subjects_of
 from stream_processors.ledger import Deletion
 from stream_processors.matching.catalogue import Catalogue
@@ -216,7 +217,9 @@ class Pseudonymise:
             out.count("refused", len(came))
             self._eraser.refuse_subjects(view, by_details, suppressed, out)
         if self._expiry is not None and day is not None:
-            over = self._expiry.over(batch, contract, day, [r for r in last.values() if r not in refused])
+            over = self._expiry.over(batch, contract, day, [b.row for b in bad])
+            for rows, frame in taken:
+                over |= self._expiry.over_of(batch, contract, day, rows, frame)
             ends = {k: batch.offsets[r] for k, r in last.items() if r in over}
             self._expiry.end(view, batch.topic, ends, out)
         all_last = len(last) == len(batch.keys)
@@ -338,9 +341,9 @@ class Pseudonymise:
     ) -> None:
         if not rows:
             return
-        received = pl.Series([batch.times[r] for r in rows], dtype=pl.Int64).cast(pl.Datetime("ms")).dt.date()
+        on = received(batch, rows)
         named = frame.with_columns(self._refs_of(supplier, dataset, contract)).with_columns(
-            expires_on(self._policy, contract, received).alias("expires_on"), received.alias("received_on")
+            expires_on(self._policy, contract, on).alias("expires_on"), on.alias("received_on")
         )
         item = generalise.generalise(contract, named)
         if dataset == "person" and contract.name == "identified/council.person":

@@ -11,19 +11,21 @@ written in between, that is written again, with a mark of its own. See ADR 25.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
 import msgpack
+import polars as pl
 
 from schemas import contracts
 from schemas.contracts import Contract
 from schemas.registry import SchemaIds
 from stream_processors import clock
 from stream_processors.clock import Clock
-from stream_processors.erasure.reading import held_until
-from stream_processors.retention_policy import RetentionPolicy
+from stream_processors.erasure.reading import held_until, received
+from stream_processors.retention_policy import RetentionPolicy, expires_on
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
 
@@ -105,6 +107,13 @@ class SourceExpiry:
         valued = [r for r in (range(len(batch.keys)) if rows is None else rows) if batch.values[r] is not None]
         until = held_until(self._policy, batch, contract, self._ids, valued)
         return {row for row, ends in until.items() if ends <= day}
+
+    def over_of(
+        self, batch: Inputs, contract: Contract, day: date, rows: Sequence[int], frame: pl.DataFrame
+    ) -> set[int]:
+        """The same of rows that are decoded: `frame` has a row for each of `rows`."""
+        over = frame.select(expires_on(self._policy, contract, received(batch, rows)) <= day).to_series()
+        return set(itertools.compress(rows, over))
 
     def end(self, view: View, topic: str, keys: Mapping[bytes, int], out: Outputs) -> None:
         """Tombstones over records at these offsets."""

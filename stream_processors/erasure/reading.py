@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 
 import polars as pl
 
@@ -52,5 +52,4 @@ def held_until(
 
 def received(batch: Inputs, rows: Sequence[int]) -> pl.Series:
     """The day on which the broker took each row (Date)."""
-    days = [datetime.fromtimestamp(batch.times[row] / 1000, UTC).date() for row in rows]
-    return pl.Series(days, dtype=pl.Date)
+    return pl.Series([batch.times[row] for row in rows], dtype=pl.Int64).cast(pl.Datetime("ms")).dt.date()

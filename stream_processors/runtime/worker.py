@@ -223,7 +223,7 @@ class _Session:
         self._producer.poll(0)
 
     def _keep_alive(self) -> None:
-        """A long restore must not look like a dead member. Everything assigned is paused meanwhile."""
+        """A long restore must not look like a dead member. What comes is dropped: `_read_on` is called after it."""
         self._observer.turned()
         for message in self._consumer.consume(1, 0):
             self._check(message)
@@ -437,6 +437,8 @@ class _Session:
                 slot.reconcile, (slot.replayed, slot.anew) = True, was
         if again and not through:
             raise SessionLostError("aborted while everything was said anew")
+        if again:  # signs of life while the outputs were read have taken records, and dropped them
+            self._read_on()
 
     def _note_replayed(self, slot: _Slot, step: Step) -> None:
         if slot.replayed is None:

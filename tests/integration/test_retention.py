@@ -176,7 +176,7 @@ def test_killed_twenty_times_while_everything_expires_each_record_has_one_tombst
                 for m in messages(settings, topic)
                 if m.value() is None and any(name == MARK for name, _ in m.headers() or ())
             ]
-            # pseudonymise deletes at the source, and comes first where retention was killed: the line has its tombstone.
+            # Where retention was killed, what pseudonymise deletes at the source comes first: the line names that.
             theirs = {(x["topic"], x["partition"], x["tombstone"]) for x in lines if x["tombstone"] is not None}
             at = {
                 (m.topic(), m.partition(), m.offset()): (m.topic(), m.partition(), m.key())
