@@ -14,6 +14,7 @@ down without retention, which reads it and writes the line. See ADR 21.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -53,6 +54,7 @@ def _declared(kind: Kind) -> Declaration:
         keeps=(Table("due", "true"), Table("calendar", "true"), Table("said", "said")),
         headers=True,
         says_anew=False,  # a line of the ledger is said once
+        counts_held=True,
     )
 
 
@@ -159,6 +161,14 @@ class Retention:
         ways = {k[len(_WAY) :] for k, _ in view.scan("said", _WAY)}
         return {k for k, _ in view.scan("due", b"")} | ways
 
+    def held(self, view: View) -> dict[str, dict[str, int]]:
+        """How many records are held, by `<supplier>|<dataset>`."""
+        counts = Counter(tuple(msgpack.unpackb(row)[1:3]) for _, row in view.scan("due", b""))
+        return {self._topic: {self._whose(*whose): n for whose, n in counts.items()}}
+
+    def _whose(self, supplier: str, dataset: str | None) -> str:
+        return f"{supplier}|{dataset or self._kind}"
+
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Tombstones and lines for what has expired; what a tombstone has hit by mistake, again."""
         keys = sorted(touched)
@@ -206,7 +216,7 @@ class Retention:
     def _ended(self, view: View, step: _Step, rows: Mapping[bytes, bytes | None]) -> Outputs:
         out = Outputs()
         for (supplier, dataset, what), n in view.changes.items():
-            out.tally(self._topic, f"{supplier}|{dataset or self._kind} {what}", n)
+            out.tally(self._topic, f"{self._whose(supplier, dataset)} {what}", n)
         for key, way in step.ways.items():
             packed = way.packed()
             if packed != rows.get(key):

@@ -46,6 +46,7 @@ _FORM = "\x01form"  # a table beside the processor's: of which form they are
 class Restored:
     """A task at its committed offsets; `lagged` if tombstones may have been missed, or all must be said anew.
 
+    `replayed`: how many records brought it there.
     `anew`: a replay was asked for: topic to the offset from which what is read is said again. `touched`: the keys that
     it is about, of a processor with state; None for all.
     """
@@ -53,6 +54,7 @@ class Restored:
     task: Task
     changelog_end: int
     lagged: bool
+    replayed: int = 0
     anew: Mapping[str, int] = field(default_factory=dict)
     touched: frozenset[bytes] | None = None
 
@@ -106,7 +108,7 @@ class Restorer:
             for topic in declaration.recalls:
                 for batch in self._read(topic, number, 0, None):
                     task.restore_inputs([inputs_of(topic, number, batch)], Position({}))
-            return Restored(task, 0, lagged or changed, {} if changed else anew)
+            return Restored(task, 0, lagged or changed, anew={} if changed else anew)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
@@ -157,7 +159,7 @@ class Restorer:
                 lagged=lagged,
             )
         everything = bool(anew) and not any(anew.get(topic, 1) for topic, end in target.items() if end)
-        return Restored(task, changelog_end, lagged, anew, None if everything else frozenset(touched))
+        return Restored(task, changelog_end, lagged, replayed, anew, None if everything else frozenset(touched))
 
     def accounts(self, number: int, ids: SchemaIds) -> list[Account]:
         """What this processor has counted of a partition, as committed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.processor import CountsHeld, Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
 from stream_processors.runtime.state import History, Position, Store, View, Writes, no_history
 
@@ -53,6 +54,12 @@ class Task:
             view = View(self.store, declaration.keeps, self.partition, forgotten=said)
             outputs = self.processor.settle(view, set(keys[low : low + _AT_ONCE]), ())
             yield self._with_changelog(view, outputs)
+
+    def held(self) -> Mapping[str, Mapping[str, int]]:
+        """What the state holds, by topic and name, of a processor that counts it; nothing of another."""
+        if not self.processor.declaration.counts_held:
+            return {}
+        return cast(CountsHeld, self.processor).held(self._view())
 
     def commit(self, step: Step, position: Position) -> None:
         """Apply a step whose outputs are committed."""

@@ -333,6 +333,9 @@ class _Session:
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
             if slot.accountant is not None and restored.lagged and not self._declaration.stateless:
                 slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
+            if slot.accountant is not None and (restored.replayed or restored.lagged):
+                for topic, held in restored.task.held().items():
+                    slot.accountant.recount(topic, held)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
