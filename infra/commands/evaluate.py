@@ -536,7 +536,7 @@ def _part_suppliers(driver: Any, registry: StaticRegistry) -> None:
     """
     log = driver.log("linkage.identity", 0)
     values = _parted([r.key for r in log.records], [r.value for r in log.records], registry)
-    log.records = [dataclasses.replace(r, value=v) for r, v in zip(log.records, values, strict=True)]
+    log.records = [r._replace(value=v) for r, v in zip(log.records, values, strict=True)]
 
 
 def _parted(keys: Sequence[bytes], values: Sequence[bytes], ids: SchemaIds) -> list[bytes]:

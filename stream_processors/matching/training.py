@@ -16,7 +16,7 @@ from stream_processors.matching.encodings import bloom, features, told_apart
 from stream_processors.matching.estimate import Estimate, estimate, estimate_rest, estimate_two
 from stream_processors.matching.near import Ints, compare
 from stream_processors.matching.near_model import LEVELS, OTHERS, NearModel, PassWeights
-from stream_processors.matching.tokens import TokenKeys, tokenise
+from stream_processors.matching.tokens import TOKEN_TAIL, TokenKeys, tokenise
 
 POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.6, 3: 0.7})
 CAREFUL: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.7})
@@ -24,6 +24,7 @@ CAREFUL: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.7})
 MARGIN = 1.0
 """Bits: the best person is twice as likely as the second."""
 ENOUGH_PAIRS = 100
+NEVER = np.iinfo(np.int64).max
 _MOST_MATCHES = 0.95
 _NEARLY_ALL = 0.4
 """Share of a block's pairs that are one person, from which on `estimate` has no room for the other kinds."""
@@ -58,9 +59,10 @@ def train(
         ValueError: there is no `otherwise` for such a pass.
     """
     passes = []
+    first = found_by_keys(persons, catalogue)
     for p in catalogue.passes:
         try:
-            found = estimated(persons, catalogue, p)
+            found = estimated(persons, p, first > p.number)
         except ValueError:
             if otherwise is None:
                 raise
@@ -93,14 +95,14 @@ def _met(catalogue: Catalogue, of: Pass) -> list[str]:
     return [field for field, parts in _BLOCKS_OF.items() if any(block <= parts for block in before)]
 
 
-def estimated(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> Estimate:
-    """What the pairs of a pass are that the match keys of it and of those before have left.
+def estimated(persons: pl.DataFrame, of: Pass, waiting: npt.NDArray[np.bool_]) -> Estimate:
+    """What the pairs of a pass are that the match keys of it and of those before have left: `waiting`.
 
     If nearly all pairs are one person and what is learned of five kinds of pairs makes no sense, it is learned of two:
     one person, and strangers.
     """
     left, right = pairs_of(persons, of)
-    rest = ~found_by_keys(persons, catalogue, of)[left]
+    rest = waiting[left]
     if int(rest.sum()) < ENOUGH_PAIRS:
         raise ValueError(f"pass {of.number}: too few pairs to learn from")
     n = persons.height
@@ -131,17 +133,17 @@ def pairs_of(persons: pl.DataFrame, of: Pass) -> tuple[Ints, Ints]:
     return met["row"].to_numpy().astype(np.int64), met["row_cohort"].to_numpy().astype(np.int64)
 
 
-def found_by_keys(persons: pl.DataFrame, catalogue: Catalogue, of: Pass) -> npt.NDArray[np.bool_]:
-    """Whether a subject shares a token with the cohort in this pass or an earlier one."""
-    keys = [k.id for k in catalogue.enabled if k.pass_number <= of.number]
-    tokens = (
+def found_by_keys(persons: pl.DataFrame, catalogue: Catalogue) -> Ints:
+    """The first pass in which a subject shares a token with the cohort; `NEVER` if it shares none."""
+    passes = {k.id: k.pass_number for k in catalogue.enabled}
+    shared = (
         tokenise(persons, catalogue, TokenKeys(_NO_SECRET, 0))
         .select(pl.int_range(pl.len()).alias("row"), "cohort", "tokens")
         .explode("tokens")
         .drop_nulls("tokens")
-        .filter(pl.col("tokens").str.extract(r"^(\w+):").is_in(keys))
+        .filter(pl.col("cohort").any().over("tokens"))
+        .select("row", number=pl.col("tokens").str.head(-TOKEN_TAIL).replace_strict(passes, return_dtype=pl.Int64))
     )
-    shared = tokens.join(tokens.filter("cohort").select("tokens").unique(), on="tokens", how="semi")
-    found = np.zeros(persons.height, bool)
-    found[shared["row"].to_numpy()] = True
+    found = np.full(persons.height, NEVER)
+    np.minimum.at(found, shared["row"].to_numpy(), shared["number"].to_numpy())
     return found
