@@ -411,7 +411,7 @@ def _link(
     # Ids of their own, short and without a bar: a file's id need not be one that a topic takes.
     sent = people.with_row_index("row").with_columns(pl.col("row").cast(pl.String))
     with bar() as show:
-        catalogue, used = _catalogue(people, near, show)
+        catalogue, used = _catalogue(people, near, many_to_one, show)
         began = time.monotonic()
         if not through_kafka:
             refs, links = _links(sent, many_to_one, catalogue, show)
@@ -454,10 +454,12 @@ def _clean(people: pl.DataFrame) -> pl.DataFrame:
     return normalise(people).with_columns(cohort=pl.col("supplier").str.starts_with("council-"))
 
 
-def _catalogue(people: pl.DataFrame, near: Near, show: Callable[[str, int, int], None]) -> tuple[Catalogue, str]:
+def _catalogue(
+    people: pl.DataFrame, near: Near, many_to_one: bool, show: Callable[[str, int, int], None]
+) -> tuple[Catalogue, str]:
     """The catalogue to link by, and what its near matches are, in words."""
     from stream_processors.matching.catalogue import load_catalogue
-    from stream_processors.matching.training import adapt
+    from stream_processors.matching.training import POSTERIOR, POSTERIOR_OF_MANY, adapt
 
     shipped = load_catalogue()
     if near is Near.off:
@@ -465,7 +467,10 @@ def _catalogue(people: pl.DataFrame, near: Near, show: Callable[[str, int, int],
     if near is Near.shipped:
         return shipped, "weights that come with Lethe"
     steps = len(shipped.passes)
-    own = adapt(_clean(people), shipped, "own", on_pass=lambda number: show("fitting weights", number - 1, steps))
+    least = POSTERIOR_OF_MANY if many_to_one else POSTERIOR
+    own = adapt(
+        _clean(people), shipped, "own", least, on_pass=lambda number: show("fitting weights", number - 1, steps)
+    )
     return shipped.with_near(own), "weights fitted to these files, without the truth"
 
 

@@ -148,8 +148,9 @@ class View:
             for i, prefix in enumerate(prefixes):
                 changed = grouped.get(prefix)
                 if changed:
-                    merged: dict[bytes, bytes | None] = {**dict(out[i]), **{key: mine[key] for key in changed}}
-                    out[i] = sorted((k, v) for k, v in merged.items() if v is not None)
+                    rows: dict[bytes, bytes | None] = dict(out[i])
+                    rows.update({key: mine[key] for key in changed})
+                    out[i] = [(k, v) for k in sorted(rows) if (v := rows[k]) is not None]
         return out
 
     def _grouped(self, table: str, width: int) -> Mapping[bytes, list[bytes]]:
