@@ -13,6 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
 
+from infra.commands.options import up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
 
@@ -56,8 +57,7 @@ def verify(
     Example: lethe destruction verify --canaries /tmp/files/truth/canaries.json --enclave /srv/enclave
     """
     settings = Settings()
-    asked = asked_of(settings, canaries, nothing_left, enclave, look_in, broker_data)
-    proof = proved(settings, asked)
+    proof = proved(settings, asked_of(settings, canaries, nothing_left, enclave, look_in, broker_data))
     if as_json:
         typer.echo(json.dumps(proof.as_json(), indent=1))
     else:
@@ -101,7 +101,7 @@ def proved(settings: Settings, asked: Asked) -> Proof:
     from infra.destruction.verify import verify as prove
 
     with not_up(), Console(stderr=True).status("looking") as status:
-        return prove(settings, asked, lambda what: status.update(f"looking at {what}"))
+        return prove(up(settings), asked, lambda what: status.update(f"looking at {what}"))
 
 
 @contextmanager

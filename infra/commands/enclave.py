@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from infra.commands.options import up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, end_tidily_on_sigterm, fail, need_enclave
 from infra.logs import configure
 from infra.settings import Settings
@@ -72,7 +73,7 @@ def sync(
         elif done.records or not follow:
             _print(console, to, done)
 
-    registry = Registry(settings.registry, deadline_seconds=_REGISTRY_S)
+    registry = Registry(up(settings).registry, deadline_seconds=_REGISTRY_S)
     try:
         run(settings, to, registry, Options(name, follow, parquet, memory_mb, sweep_s=sweep_s), show)
     except (TopicUnreadableError, RegistryDownError) as e:

@@ -185,6 +185,9 @@ class Driver:
             tail = [(r.key, r.value) for r in self.log(changelog, key[1]).read(had.changelog) if r.key is not None]
             task.restore_said(tail, had)
         task.store.apply({}, self._position(key))
+        if (accountant := self.accountants.get(key)) is not None:
+            for topic, held in task.held().items():
+                accountant.recount(topic, held)
 
     def lag(self, key: tuple[str, int], most: int = 10_000) -> None:
         """A task that lost its state and was away longer than tombstones live: rebuild, catch up, then reconcile.

@@ -31,6 +31,19 @@ class Inputs:
         """Last value of each key, in order of first appearance: what a table holds after this batch."""
         return {k: v for k, v in zip(self.keys, self.values, strict=True) if k is not None}
 
+    def only(self, rows: Sequence[int]) -> Inputs:
+        """Some of its records, by their places."""
+        return Inputs(
+            self.topic,
+            self.partition,
+            [self.keys[r] for r in rows],
+            [self.values[r] for r in rows],
+            [self.offsets[r] for r in rows],
+            [self.times[r] for r in rows],
+            [self.headers[r] for r in rows] if self.headers is not None else None,
+            self.superseded,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Emit:

@@ -23,7 +23,7 @@ from rocksdict import (
     CompactOptions,
     Options,
     Rdict,
-    RdictIter,
+    ReadOptions,
     WriteBatch,
 )
 
@@ -308,13 +308,23 @@ class RocksStore:
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See `Store`."""
         head = table.encode() + b"\x00"
-        return _rows(self._db.iter(), head + prefix, len(head))
+        return self._rows(head + prefix, len(head))
 
     def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
         """See `Store`."""
         head = table.encode() + b"\x00"
-        cursor = self._db.iter()  # one for all: to make one costs more than to move it
-        return [list(_rows(cursor, head + prefix, len(head))) for prefix in prefixes]
+        return [list(self._rows(head + prefix, len(head))) for prefix in prefixes]
+
+    def _rows(self, start: bytes, skip: int) -> Iterator[tuple[bytes, bytes]]:
+        # Bounded: a cursor walks over what was deleted, one by one, to the next live row. Where much was deleted and
+        # not yet merged away, that took 24 ms a prefix of 4 rows; bounded, it takes 6 us.
+        options = ReadOptions()
+        options.set_iterate_upper_bound(_after(start))
+        cursor = self._db.iter(options)
+        cursor.seek(start)
+        while cursor.valid():
+            yield cursor.key()[skip:], cursor.value()
+            cursor.next()
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
@@ -354,14 +364,10 @@ class RocksStore:
         self._db.close()
 
 
-def _rows(cursor: RdictIter, start: bytes, skip: int) -> Iterator[tuple[bytes, bytes]]:
-    cursor.seek(start)
-    while cursor.valid():
-        key = cursor.key()
-        if not key.startswith(start):
-            return
-        yield key[skip:], cursor.value()
-        cursor.next()
+def _after(prefix: bytes) -> bytes:
+    """The first key after all that start with a prefix, which has a byte that is not 255: a table's name."""
+    head = prefix.rstrip(b"\xff")
+    return head[:-1] + bytes([head[-1] + 1])
 
 
 def discard(path: Path) -> None:

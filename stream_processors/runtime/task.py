@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from stream_processors.runtime.processor import Processor
+from stream_processors.runtime.processor import CountsHeld, Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
 from stream_processors.runtime.state import History, Position, Store, View, Writes, no_history
 
@@ -53,6 +54,12 @@ class Task:
             view = View(self.store, declaration.keeps, self.partition, forgotten=said)
             outputs = self.processor.settle(view, set(keys[low : low + _AT_ONCE]), ())
             yield self._with_changelog(view, outputs)
+
+    def held(self) -> Mapping[str, Mapping[str, int]]:
+        """What the state holds, by topic and name, of a processor that counts it; nothing of another."""
+        if not self.processor.declaration.counts_held:
+            return {}
+        return cast(CountsHeld, self.processor).held(self._view())
 
     def commit(self, step: Step, position: Position) -> None:
         """Apply a step whose outputs are committed."""
@@ -102,14 +109,4 @@ class Task:
 def _without_heartbeats(inputs: Inputs) -> Inputs:
     if HEARTBEAT_KEY not in inputs.keys:
         return inputs
-    keep = [i for i, k in enumerate(inputs.keys) if k != HEARTBEAT_KEY]
-    return Inputs(
-        inputs.topic,
-        inputs.partition,
-        [inputs.keys[i] for i in keep],
-        [inputs.values[i] for i in keep],
-        [inputs.offsets[i] for i in keep],
-        [inputs.times[i] for i in keep],
-        [inputs.headers[i] for i in keep] if inputs.headers is not None else None,
-        inputs.superseded,
-    )
+    return inputs.only([i for i, k in enumerate(inputs.keys) if k != HEARTBEAT_KEY])

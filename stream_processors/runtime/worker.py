@@ -223,7 +223,7 @@ class _Session:
         self._producer.poll(0)
 
     def _keep_alive(self) -> None:
-        """A long restore must not look like a dead member. Everything assigned is paused meanwhile."""
+        """A long restore must not look like a dead member. What comes is dropped: `_read_on` is called after it."""
         self._observer.turned()
         for message in self._consumer.consume(1, 0):
             self._check(message)
@@ -333,6 +333,9 @@ class _Session:
             slot.accountant = self._accountant(number, {tp.topic: self._next[tp.topic, number] for tp in at})
             if slot.accountant is not None and restored.lagged and not self._declaration.stateless:
                 slot.accountant.forget({tp.topic: self._next[tp.topic, number] for tp in at}, slot.anew)
+            if slot.accountant is not None and (restored.replayed or restored.lagged):
+                for topic, held in restored.task.held().items():
+                    slot.accountant.recount(topic, held)
             self._changelog_end[number] = restored.changelog_end
         self._read_on()
         self._observer.assigned(sorted(numbers))
@@ -340,9 +343,8 @@ class _Session:
 
     def _history(self, number: int, topics: Sequence[str]) -> History:
         def history(pattern: str) -> Iterator[Inputs]:
-            for topic in topics:
-                if fnmatchcase(topic, pattern):
-                    yield from self._restorer.history(topic, number, self._next[topic, number])
+            stops = {t: self._next[t, number] for t in topics if fnmatchcase(t, pattern)}
+            return self._restorer.history(number, stops, self._declaration.headers)
 
         return history
 
@@ -438,6 +440,8 @@ class _Session:
                 slot.reconcile, (slot.replayed, slot.anew) = True, was
         if again and not through:
             raise SessionLostError("aborted while everything was said anew")
+        if again:  # signs of life while the outputs were read have taken records, and dropped them
+            self._read_on()
 
     def _note_replayed(self, slot: _Slot, step: Step) -> None:
         if slot.replayed is None:

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_processors.ledger import Chain, Deletion, Head, chained, digest, key, verify
+from stream_processors.ledger import Chain, Deletion, Form, Head, chained, digest, key, verify
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy
 BODIES = st.lists(
@@ -66,6 +66,16 @@ def test_a_removed_altered_doubled_or_swapped_line_shows(bodies: list[dict[str, 
         tampered["swapped"] = swapped
     for how, found in tampered.items():
         assert verify(found, heads), how
+
+
+@UNHURRIED
+@given(BODIES)
+def test_a_line_of_a_form_is_as_one_that_is_written_by_itself(bodies: list[dict[str, Any]]) -> None:
+    head = Head(3, "ab" * 32)
+    for body in bodies:
+        each = {"record": "cd" * 32, "offset": 7}
+        form = Form({k: v for k, v in body.items() if k not in each})
+        assert form.chained(each["record"], 7, head) == chained(body | each, head)  # type: ignore[arg-type]
 
 
 @UNHURRIED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -99,6 +100,23 @@ def test_a_scan_sees_new_keys_and_none_of_another_table(opened: Store) -> None:
     opened.apply({"a": {b"w": b"0"}, "ab": {b"x": b"2"}}, Position({}))
     assert list(opened.scan("a", b"")) == [(b"w", b"0"), (b"x", b"1")]
     assert opened.get_many("ab", [b"w", b"x"]) == [None, b"2"]
+
+
+def test_looking_for_what_is_gone_does_not_walk_over_all_else_that_is_gone(tmp_path: Path) -> None:
+    """Else the cost of a mass deletion grows with its square: 15 minutes for one batch of 15,000 were seen."""
+    store = RocksStore(tmp_path / "state")
+    keys = [b"%08d|%d" % (i, part) for i in range(50_000) for part in range(2)]
+    store.apply({"a": dict.fromkeys(keys, b"x" * 50)}, Position({}))
+    began = time.process_time()
+    prefixes = [b"%08d|" % i for i in range(0, 50_000, 10)]
+    assert sum(map(len, store.scan_many("a", prefixes))) == 10_000
+    live = time.process_time() - began
+    store.apply({"a": dict.fromkeys(keys, None)}, Position({}))
+    began = time.process_time()
+    assert store.scan_many("a", prefixes) == [[]] * 5_000
+    gone = time.process_time() - began
+    store.close()
+    assert gone < 20 * live + 1
 
 
 def test_a_new_store_has_no_position(opened: Store) -> None:
