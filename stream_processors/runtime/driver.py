@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import NamedTuple
 
 from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
@@ -21,8 +22,7 @@ from stream_processors.runtime.state import History, MemoryStore, Position, Stor
 from stream_processors.runtime.task import Step, Task
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record of a log. `time` is the broker's, in ms since 1970."""
 
     offset: int
@@ -92,7 +92,10 @@ class Driver:
 
     def log(self, topic: str, partition: int) -> Log:
         """A partition of a topic; the topic is made when it is first named."""
-        return self.topics.setdefault(topic, [Log() for _ in range(self.partitions)])[partition]
+        logs = self.topics.get(topic)
+        if logs is None:
+            logs = self.topics[topic] = [Log() for _ in range(self.partitions)]
+        return logs[partition]
 
     def append(
         self,

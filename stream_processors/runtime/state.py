@@ -11,6 +11,7 @@ import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -109,6 +110,7 @@ class View:
         """Rows that this batch has ended: from `absorb` to `settle`."""
         self.base = store.applied
         self.writes: Writes = {t.name: {} for t in tables}
+        self._groups: dict[tuple[str, int], tuple[dict[bytes, list[bytes]], list[int]]] = {}
         self.refused: dict[bytes, str] = {}
         """Keys of this batch that a guard refused, with the class of the error: from `absorb` to `settle`."""
         self.changes: dict[tuple[str, str | None, str], int] = {}
@@ -128,12 +130,23 @@ class View:
 
     def scan_many(self, table: str, prefixes: Sequence[bytes], width: int) -> list[list[tuple[bytes, bytes]]]:
         """`scan` for many prefixes of one width in bytes (a whole leading part of the keys), in order."""
+        mine, grouped = self.writes[table], self._grouped(table, width)
         out = self._store.scan_many(table, prefixes)
-        if mine := _by_prefix(self.writes[table], width):
+        if grouped:
             for i, prefix in enumerate(prefixes):
-                if changed := mine.get(prefix[:width]):
-                    out[i] = _merged(out[i], changed)
+                if changed := grouped.get(prefix):
+                    out[i] = _merged(out[i], {key: mine[key] for key in changed})
         return out
+
+    def _grouped(self, table: str, width: int) -> Mapping[bytes, list[bytes]]:
+        """Keys that were written, by so many leading bytes. A key that was written once stays written, so each call
+        looks at those alone that came after the last."""
+        groups, seen = self._groups.setdefault((table, width), ({}, [0]))
+        mine = self.writes[table]
+        for key in islice(mine, seen[0], None):
+            groups.setdefault(key[:width], []).append(key)
+        seen[0] = len(mine)
+        return groups
 
     def put(self, table: str, key: bytes, value: bytes | None) -> None:
         """Set a value; None deletes."""
