@@ -26,7 +26,10 @@ destruction_app = typer.Typer(help="Proof and certificates of destruction.", no_
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Canaries = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Texts that must be nowhere: JSON by field, or one a line. Never printed."),
+    typer.Option(
+        metavar="FILE",
+        help="Texts that must be nowhere: JSON by field (a person's file, too), or one a line. Never printed.",
+    ),
 ]
 NothingLeft = Annotated[bool, typer.Option("--nothing-left", help="Prove that nothing at all is left.")]
 Enclaves = Annotated[list[Path] | None, typer.Option("--enclave", metavar="DIR", help="An enclave's folder, too.")]
@@ -84,6 +87,8 @@ def asked_of(
         needles = Needles(read_needles(canaries) if canaries else {})
     except (OSError, ValueError):
         fail(f"{canaries}: is no list of texts", EXIT_USAGE)
+    if canaries and not len(needles):  # nothing would be looked for, and nothing be found
+        fail(f"{canaries}: no text in it is long enough to be looked for (six characters)", EXIT_USAGE)
     for folder in [*(enclaves or ()), *(look_in or ()), *(broker_data or ())]:
         if not folder.is_dir():
             fail(f"{folder}: is no folder", EXIT_USAGE)
