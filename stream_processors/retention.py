@@ -127,7 +127,7 @@ class Retention:
         self.declaration = DECLARATIONS[kind]
         self._kind, self._topic = kind, f"linkage.{kind}"
         self._stop = (policy.hard_stop - _EPOCH).days
-        self._ids = schema_ids
+        self._ids, self._policy = schema_ids, policy.digest
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Touched are the keys of the batch."""
@@ -406,6 +406,7 @@ class Retention:
             "partition": step.partition,
             **said,
             "tombstone": tombstone,
+            "policy": self._policy if deletion is None or deletion.why == "expiry" else None,
         }
         form = ledger.Form(fixed)
         if deletion is None:
