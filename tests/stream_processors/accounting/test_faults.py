@@ -288,7 +288,7 @@ def lost(log: Log) -> None:
 def altered_on_the_way(log: Log) -> None:
     r = log.records[-1]
     other = framed("identified.dfe.absence", {**decoded("identified.dfe.absence", r.value or b""), "record_id": "R0"})
-    log.records[-1] = replace(r, value=other)
+    log.records[-1] = r._replace(value=other)
 
 
 def sent_twice(log: Log) -> None:
