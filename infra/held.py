@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import date
 from itertools import groupby
 
 import msgpack
 
 from infra.settings import Settings
-from infra.topic_table import messages
+from infra.topic_table import messages, table
 from schemas import contracts, wire
 from schemas.codec import CodecError, decode, decode_older
 from schemas.registry import Registry
 from stream_processors import clock, ledger
 from stream_processors.clock import Clock
 from stream_processors.envelope import Envelope, envelope
+from stream_processors.join import JOIN
 from stream_processors.ledger import Chain, Head, Line
+from stream_processors.refs import REF_WIDTH
 from stream_processors.retention import DECLARATIONS, HEAD_ROW
+from stream_processors.retention_policy import RetentionPolicy
 from stream_processors.runtime.records import HEARTBEAT_KEY
+from stream_processors.unmatched import received_days
 
 _EPOCH = date(1970, 1, 1)
 
@@ -48,6 +53,39 @@ def due(settings: Settings, as_of: date, hard_stop: date) -> dict[tuple[str, str
             if min(found.expires_on, stop) <= last:
                 counts[found.supplier, found.dataset or kind] += 1
     return dict(counts)
+
+
+def unmatched(settings: Settings, as_of: date, policy: RetentionPolicy) -> dict[tuple[str, str], int]:
+    """Records, as `due` counts them, that are not due by that day, but whose subject's linkage window has ended by it
+    and belongs to nobody.
+
+    Of each record its envelope is read, of a department's person record the day of receipt. Memory: as `due`.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topics.
+        CodecError: a record cannot be read.
+    """
+    last, stop = (as_of - _EPOCH).days, (policy.hard_stop - _EPOCH).days
+    acting = settings.acting_as(JOIN.name)
+    linked = {key[:REF_WIDTH] for key, person in _persons(table(acting, "linkage.link")) if person}
+    activities = {k: v for k, v in table(acting, "linkage.activity").items() if k[:REF_WIDTH] not in linked}
+    received = received_days(activities)
+    over = {key[:REF_WIDTH] for key, day in received.items() if day + policy.linkage_window_days <= last}
+    counts: Counter[tuple[str, str]] = Counter()
+    for key, value in activities.items():
+        found = envelope("linkage.activity", value)
+        if key[:REF_WIDTH] in over and min(found.expires_on, stop) > last:
+            counts[found.supplier, found.dataset or ""] += 1
+            if key in received:
+                counts[found.supplier, "identity"] += 1
+    return dict(counts)
+
+
+def _persons(links: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, str | None]]:
+    """Keys of claims, with the person that each names."""
+    if links:
+        found = decode([v[wire.HEADER_BYTES :] for v in links.values()], contracts.contract("linkage/link"))
+        yield from zip(links, found.column("person_ref").to_pylist(), strict=True)
 
 
 def ledger_lines(settings: Settings) -> list[Line]:

@@ -49,6 +49,11 @@ class Settings(BaseSettings):
         pattern=r"^([a-z][a-z0-9]{0,11})?$",
         description="work in topics of this name beside those in use, such as v2; empty: those in use",
     )
+    ends_windows: bool | None = Field(
+        default=None,
+        description="delete at the source who matches nobody when the linkage window ends; by default, only in the "
+        "edition without a name",
+    )
     near_matches: bool = Field(default=True, description="hold encodings and link by them; false: match keys alone")
     near_weights: Path | None = Field(
         default=None, description="weights of near matches that `lethe evaluate weights` wrote; by default Lethe's own"

@@ -88,6 +88,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             catalogue,
             policy,
             lambda: epochs(settings),
+            ends_windows=not settings.edition if settings.ends_windows is None else settings.ends_windows,
         )
         with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))

@@ -41,6 +41,7 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "linkage/enquiry": frozenset({"token", "technical"}),
         "linkage/sought": frozenset({"reference", "technical"}),
         "linkage/found": frozenset({"reference", "technical"}),
+        "linkage/unmatched": frozenset({"technical"}),
         "linkage/suppression": frozenset({"token", "technical"}),
         "research/person": frozenset({"pseudonym", "quasi", "attribute"}),
         "governance/quarantine": frozenset({"technical"}),

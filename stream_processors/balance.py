@@ -15,6 +15,7 @@ from stream_processors.frequency import is_frequent
 from stream_processors.runtime.account import Balance, Rule, Said
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
+from stream_processors.unmatched import TOPIC as UNMATCHED
 
 TAKEN = ("accepted", "deletions", "refused", "quarantined")
 """What becomes of a supplier's record: one of these."""
@@ -98,10 +99,12 @@ def link(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes)
 
 
 def join(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
-    """Every attached activity is said as a contribution, and every detached one is taken back."""
+    """Every attached activity is said as a contribution, every detached one is taken back, and every subject whose
+    window has ended is told."""
     values, gone = _of(said, "linkage.contribution")
     yield "each attached activity is said as a contribution", outputs.counts.get("attached", 0), values
     yield "each detached activity is taken back", outputs.counts.get("detached", 0), gone
+    yield "each subject whose window has ended is told", outputs.counts.get("unmatched", 0), _of(said, UNMATCHED)[0]
 
 
 def publish(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001

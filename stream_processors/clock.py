@@ -73,3 +73,24 @@ class Clock:
     def unpacked(cls, row: bytes | None) -> Clock:
         """From a row; without one, a clock that was told nothing."""
         return cls(*msgpack.unpackb(row)) if row else cls()
+
+
+DAY_DIGITS = 10
+
+
+def day_key(days: int) -> bytes:
+    """A day as text that sorts as days do, those before 1970 included (Avro's dates have 32 bits)."""
+    return b"%010d" % (days + 2**31)
+
+
+def day_of(key: bytes) -> int:
+    """The day of such a text."""
+    return int(key) - 2**31
+
+
+def days_up_to(day: int, after: int | None) -> list[bytes]:
+    """Prefixes of the keys of days up to `day`; those that lie wholly at or before `after` are left out where they can
+    be."""
+    last, known = day_key(day), day_key(after) if after is not None else b""
+    found = [last[:i] + bytes([d]) for i in range(DAY_DIGITS) for d in range(ord("0"), last[i])]
+    return [p for p in [*found, last] if p >= known[: len(p)]]

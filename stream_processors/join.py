@@ -8,25 +8,30 @@ from functools import cache
 from schemas import contracts, wire
 from schemas.codec import decode
 from schemas.registry import SchemaIds
+from stream_processors import unmatched
 from stream_processors.enquiry.finding import Finder
 from stream_processors.refs import REF_WIDTH
+from stream_processors.retention_policy import RetentionPolicy
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
+from stream_processors.unmatched import Windows
 
 JOIN = Declaration(
     name="join",
     by="subject",
-    reads=("linkage.activity", "linkage.link", "linkage.sought"),
-    writes=("linkage.contribution", "governance.finding", "linkage.found"),
+    reads=("linkage.activity", "linkage.link", "linkage.sought", *unmatched.READS),
+    writes=("linkage.contribution", "governance.finding", "linkage.found", unmatched.TOPIC),
     keeps=(
         Table("activities", "true"),
         Table("links", "true"),
         Table("person_of", "true"),
         Table("subjects_of", "true"),
-        Table("attached", "said"),
+        *unmatched.TABLES,
+        Table("attached", "said", unmatched.RESERVED),
     ),
+    form="2",
 )
 _LINK = contracts.contract("linkage/link")
 _SUBJECT = slice(0, REF_WIDTH)
@@ -46,17 +51,19 @@ class Join:
     """Holds after: each live activity of a linked subject is a contribution of that subject's person, and of no other.
 
     State: `activities` and `links` as they came (less the cohort's of later passes), `person_of` (subject to its person
-    by the best link), `subjects_of` (the same, by person), `attached` (activity to the person that it was sent to).
+    by the best link), `subjects_of` (the same, by person), `attached` (activity to the person that it was sent to); and
+    what `Windows` keeps, who is told whose linkage window has ended.
     """
 
     declaration = JOIN
     version = ""
 
-    def __init__(self, schema_ids: SchemaIds, partitions: int) -> None:
+    def __init__(self, schema_ids: SchemaIds, partitions: int, policy: RetentionPolicy) -> None:
         _check_same_body()
         self._head = wire.header(schema_ids.schema_id("linkage.contribution"))
         self._partitions = partitions
         self._finder = Finder(schema_ids, partitions)
+        self._windows = Windows(policy, schema_ids)
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Touched are the activities that differ, and all those of a subject whose person differs.
@@ -65,6 +72,7 @@ class Join:
         that `attached` remembers: what is attached elsewhere is touched whenever a link of its subject changes.
         """
         touched: set[bytes] = set()
+        activities: dict[bytes, tuple[bytes | None, bytes | None]] = {}
         for batch in inputs:
             latest = batch.latest()
             keys = list(latest)
@@ -73,6 +81,7 @@ class Join:
                     value = latest[key]
                     if value != old:
                         view.put("activities", key, value)
+                        activities[key] = old, value
                     if value != old or value is None:
                         touched.add(key)
             elif batch.topic == "linkage.link":
@@ -83,16 +92,18 @@ class Join:
                 for key in changed:
                     view.put("links", key, latest[key])
                 touched |= self._relinked(view, sorted({k[_SUBJECT] for k in changed}))
+        self._windows.absorb(view, activities)
         return touched
 
     def everything(self, view: View) -> set[bytes]:
         """Activities that live, and activities that were attached."""
-        return {k for table in ("activities", "attached") for k, _ in view.scan(table, b"")}
+        held = {k for table in ("activities", "attached") for k, _ in view.scan(table, b"")}
+        return {k for k in held if not k.startswith(unmatched.RESERVED)}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Contributions to the persons that activities belong to now; tombstones where they were before.
 
-        And findings: what is held of whom enquiries are about.
+        And findings: what is held of whom enquiries are about; and whose linkage window has ended.
         """
         out = Outputs()
         keys = sorted(touched)
@@ -117,6 +128,7 @@ class Join:
         for batch in inputs:
             if batch.topic == "linkage.sought":
                 self._finder.take(view, batch, out)
+        self._windows.settle(view, subjects, inputs, out)
         return out
 
     def _emit(self, out: Outputs, persons: list[bytes], records: list[bytes], values: Sequence[bytes | None]) -> None:

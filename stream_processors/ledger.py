@@ -40,9 +40,10 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """Why pseudonymise takes a record back. `refused_at`: topic and offset, supplier and dataset of a record that came
-    and was refused. `as_of`: the day as of which it had expired, where it lay."""
+    and was refused. `as_of`: the day as of which it had expired, or its
+    subject's linkage window had ended, where it lay."""
 
-    why: Literal["erasure", "withdrawal", "correction", "expiry"]
+    why: Literal["erasure", "withdrawal", "correction", "expiry", "window"]
     reason: str | None = None
     by: str | None = None
     order_id: str | None = None

@@ -23,11 +23,12 @@ from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
 from stream_processors.epochs import Epochs
-from stream_processors.erasure import eraser, overdue
+from stream_processors.erasure import eraser, overdue, unmatched
 from stream_processors.erasure.eraser import Eraser
 from stream_processors.erasure.overdue import SourceExpiry
 from stream_processors.erasure.reading import received
 from stream_processors.erasure.suppression import Ordered, Suppressed, subjects_of
+from stream_processors.erasure.unmatched import Unmatched
 from stream_processors.ledger import Deletion
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.encodings import Encoder
@@ -44,18 +45,18 @@ from stream_processors.runtime.state import View
 PSEUDONYMISE = Declaration(
     name="pseudonymise",
     by="subject id",
-    reads=("identified.*", *eraser.READS, *overdue.READS),
+    reads=("identified.*", *eraser.READS, *overdue.READS, *unmatched.READS),
     writes=(
         "linkage.identity",
         "linkage.activity",
         "linkage.enquiry",
         "identified.*.quarantine",
         "governance.quarantine",
-        "identified.*",  # tombstones for whom an order erases (ADR 20) and what has expired (ADR 25)
+        "identified.*",  # tombstones for whom an order erases (ADR 20), what has expired (ADR 25), unmatched (ADR 37)
         *eraser.WRITES,
     ),
-    keeps=(*eraser.TABLES, *overdue.TABLES),
-    recalls=(*eraser.READS, *overdue.READS),
+    keeps=(*eraser.TABLES, *overdue.TABLES, *unmatched.TABLES),
+    recalls=(*eraser.READS, *overdue.READS, *unmatched.READS),
     headers=True,
 )
 ATTEMPTS = "lethe.requeue.attempts"
@@ -99,6 +100,7 @@ class Pseudonymise:
         opener: Opener | None = None,
         eraser: Eraser | None = None,
         expiry: SourceExpiry | None = None,
+        windows: Unmatched | None = None,
     ) -> None:
         generalise.check()
         self._refs, self._catalogue = refs, catalogue
@@ -107,17 +109,19 @@ class Pseudonymise:
             for keys in (epochs.leads, epochs.also)
             if keys is not None
         ]
-        self._opener, self._eraser, self._expiry = opener, eraser, expiry
+        self._opener, self._eraser, self._expiry, self._windows = opener, eraser, expiry, windows
         self.version = f"epoch {epochs.label}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
         self._policy, self._ids, self._partitions = policy, schema_ids, partitions
         self._areas = areas
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Who is refused, and what day it is."""
+        """Who is refused, what day it is, and of whom nobody was found."""
         if self._eraser is not None:
             self._eraser.absorb(view, inputs)
         if self._expiry is not None:
             self._expiry.absorb(view, inputs)
+        if self._windows is not None:
+            self._windows.absorb(view, inputs)
         return set()
 
     def everything(self, view: View) -> set[bytes]:  # noqa: ARG002
@@ -132,6 +136,8 @@ class Pseudonymise:
         out = Outputs()
         if self._expiry is not None:
             self._expiry.sweep(view, out)
+        if self._windows is not None:
+            self._windows.sweep(view, inputs, out)
         suppressed = None
         if self._eraser is not None:
             self._eraser.settle(view, inputs, out)
@@ -144,11 +150,18 @@ class Pseudonymise:
                 if self._opener is not None:
                     self._opener.take(batch, out)
                 continue
-            self._take(view, supplier, dataset, batch, suppressed or None, out)
+            self._take(view, supplier, dataset, batch, suppressed or None, inputs, out)
         return out
 
     def _take(
-        self, view: View, supplier: str, dataset: str, batch: Inputs, suppressed: Suppressed | None, out: Outputs
+        self,
+        view: View,
+        supplier: str,
+        dataset: str,
+        batch: Inputs,
+        suppressed: Suppressed | None,
+        inputs: Sequence[Inputs],
+        out: Outputs,
     ) -> None:
         contract = contracts.identified(supplier, dataset)
         day = None
@@ -222,6 +235,9 @@ class Pseudonymise:
                 over |= self._expiry.over_of(batch, contract, day, rows, frame)
             ends = {k: batch.offsets[r] for k, r in last.items() if r in over}
             self._expiry.end(view, batch.topic, ends, out)
+        if self._windows is not None and dataset == "person" and supplier in contracts.DATASETS:
+            self._windows.take(view, batch, set(last.values()) & set(live), out)
+            self._windows.follow(view, batch, set(last.values()) & set(gone), inputs, out)
         all_last = len(last) == len(batch.keys)
         replaced = [] if all_last else [r for r in live if last.get(batch.keys[r]) != r]  # type: ignore[arg-type]
         told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad]}
@@ -281,10 +297,14 @@ class Pseudonymise:
 
     def _expired(self, batch: Inputs, gone: list[int], day: date | None) -> dict[int, Headers]:
         """What retention is told of tombstones that were written here because a day had passed."""
-        if day is None:
-            return {}
-        said = Deletion("expiry", as_of=day).headers
-        return {row: said for row in gone if overdue.mark_of(batch, row) is not None}
+        told: dict[int, Headers] = {}
+        for row in gone:
+            window = overdue.window_of(batch, row)
+            if window is not None:
+                told[row] = Deletion("window", as_of=window).headers
+            elif day is not None and overdue.mark_of(batch, row) is not None:
+                told[row] = Deletion("expiry", as_of=day).headers
+        return told
 
     def _decode(self, id_: int, bodies: list[bytes], contract: Contract, topic: str) -> Decoded:
         if id_ == self._ids.schema_id(topic):

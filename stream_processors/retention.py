@@ -27,7 +27,7 @@ from schemas import contracts, wire
 from schemas.codec import arrow_schema, encode
 from schemas.registry import SchemaIds
 from stream_processors import clock, ledger
-from stream_processors.clock import Clock
+from stream_processors.clock import DAY_DIGITS, Clock, day_key, days_up_to
 from stream_processors.envelope import Envelope, envelope
 from stream_processors.ledger import Deletion, Head
 from stream_processors.retention_policy import RetentionPolicy
@@ -142,7 +142,7 @@ class Retention:
                 if old is not None:
                     view.removed[key] = old
                     expires_on, *whose, _ = msgpack.unpackb(old)
-                    view.put("calendar", _day(expires_on) + key, None)
+                    view.put("calendar", day_key(expires_on) + key, None)
                     if value is None:
                         ours = _mark(batch, i) is not None
                         _add(changes, (*whose, "destroyed" if ours else "deleted"))
@@ -150,7 +150,7 @@ class Retention:
                     found = envelope(self._topic, value)
                     _add(changes, (found.supplier, found.dataset, "new" if old is None else "replaced"))
                     view.put("due", key, msgpack.packb([*found, batch.offsets[i]]))
-                    view.put("calendar", _day(found.expires_on) + key, b"")
+                    view.put("calendar", day_key(found.expires_on) + key, b"")
                 elif old is not None:
                     view.put("due", key, None)
             touched |= last.keys()
@@ -275,7 +275,9 @@ class Retention:
     def _taken_back(
         self, step: _Step, key: bytes, held: tuple[Envelope, int] | None, said: Deletion, tombstone: int
     ) -> None:
-        if held is not None and said.why == "expiry":
+        if held is not None and said.why == "window":
+            self._line(step, key, *held, deletion=said, tombstone=tombstone)
+        elif held is not None and said.why == "expiry":
             self._line(step, key, *held, deletion=self._at_its_source(step, held[0], said), tombstone=tombstone)
         elif held is not None:
             self._line(step, key, *held, deletion=replace(said, refused_at=None), tombstone=tombstone)
@@ -359,10 +361,10 @@ class Retention:
         if now >= self._stop:  # nothing may be held any more
             prefixes = [b""]
         elif now != before:
-            prefixes = _up_to(now, before)
+            prefixes = days_up_to(now, before)
         else:
             return []
-        return [k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)]
+        return [k[DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)]
 
     def _line(
         self,
@@ -380,11 +382,13 @@ class Retention:
         back, by the tombstone at that offset. `topic`: where it lay, if not here."""
         expires: int | None = min(found.expires_on, self._stop)
         as_of = _date(step.now.confirmed)
-        if deletion is None or deletion.why == "expiry":
-            why = self._why(found, late)
+        by_policy = deletion is None or deletion.why in ("expiry", "window")
+        if by_policy:
+            why = "window" if deletion is not None and deletion.why == "window" else self._why(found, late)
             as_of = deletion.as_of if deletion is not None else as_of
             said: dict[str, Any] = {"reason": None, "by": None, "order_id": None, "refused": False}
         else:
+            assert deletion is not None
             why = deletion.why
             expires = expires if deletion.refused_at is None else None
             said = {
@@ -404,7 +408,7 @@ class Retention:
             "partition": step.partition,
             **said,
             "tombstone": tombstone,
-            "policy": self._policy if deletion is None or deletion.why == "expiry" else None,
+            "policy": self._policy if by_policy else None,
         }
         form = ledger.Form(fixed)
         if deletion is None:
@@ -426,21 +430,6 @@ def _date(days: int | None) -> date | None:
 
 def _add(changes: dict[tuple[str, str | None, str], int], what: tuple[str, str | None, str]) -> None:
     changes[what] = changes.get(what, 0) + 1
-
-
-_DAY_DIGITS = 10
-
-
-def _day(days: int) -> bytes:
-    """A day as text that sorts as days do, those before 1970 included (Avro's dates have 32 bits)."""
-    return b"%010d" % (days + 2**31)
-
-
-def _up_to(day: int, after: int | None) -> list[bytes]:
-    """Prefixes of the days up to `day`; those that lie wholly at or before `after` are left out where they can be."""
-    last, known = _day(day), _day(after) if after is not None else b""
-    found = [last[:i] + bytes([d]) for i in range(_DAY_DIGITS) for d in range(ord("0"), last[i])]
-    return [p for p in [*found, last] if p >= known[: len(p)]]
 
 
 def _mark(batch: Inputs, i: int) -> int | None:

@@ -16,11 +16,12 @@ from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.enquiry.opening import Opener
 from stream_processors.enquiry.seal import private_key
 from stream_processors.epochs import Epochs
-from stream_processors.erasure import eraser
+from stream_processors.erasure import eraser, unmatched
 from stream_processors.erasure.eraser import Eraser
 from stream_processors.erasure.order import TOPIC as ORDERS
 from stream_processors.erasure.overdue import SourceExpiry
 from stream_processors.erasure.suppression import SuppressionKeys
+from stream_processors.erasure.unmatched import Unmatched
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
@@ -59,6 +60,7 @@ WRITERS: Mapping[str, str] = MappingProxyType(
         "linkage.link": "link",
         "linkage.sought": "link",
         "linkage.found": "join",
+        "linkage.unmatched": "join",
         "linkage.suppression": "pseudonymise",
         "linkage.contribution": "join",
         "governance.finding": "join",
@@ -85,12 +87,13 @@ partition in their key."""
 
 BESIDE: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "pseudonymise": frozenset({*eraser.READS, CLOCK}),
-        **{name: frozenset({CLOCK}) for name in ("publish", *(d.name for d in DECLARATIONS.values()))},
+        "pseudonymise": frozenset({*eraser.READS, *unmatched.READS, CLOCK}),
+        **{name: frozenset({CLOCK}) for name in ("join", "publish", *(d.name for d in DECLARATIONS.values()))},
     }
 )
 """What a processor may read beside its input, from another zone. The clock has no data. pseudonymise, which sees
-everything of its partition anyway, reads orders, who is refused, and whom an order was found to be about."""
+everything of its partition anyway, reads orders, who is refused, whom an order was found to be about, and whose
+linkage window has ended."""
 
 
 class TopologyError(ValueError):
@@ -102,6 +105,7 @@ class Context:
     """What the processors are built from. A key file is read only when a processor that may hold it is built.
 
     token_key: what references are made under, and tokens too unless `epochs` says otherwise.
+    ends_windows: whether pseudonymise deletes of whom nobody was found by the end of the linkage window.
     """
 
     token_key: Callable[[], bytes]
@@ -113,6 +117,7 @@ class Context:
     areas: Areas
     epochs: Callable[[], Epochs] | None = None
     k_anonymity: int = 0
+    ends_windows: bool = True
 
     @classmethod
     def default(
@@ -126,6 +131,7 @@ class Context:
         catalogue: Catalogue | None = None,
         policy: RetentionPolicy | None = None,
         epochs: Callable[[], Epochs] | None = None,
+        ends_windows: bool = True,
     ) -> Context:
         """With the retention policy and the catalogue of the installation, unless others are given, and the areas of a
         postcode directory.
@@ -144,6 +150,7 @@ class Context:
             areas,
             epochs,
             k_anonymity,
+            ends_windows,
         )
 
 
@@ -158,7 +165,7 @@ def build(name: str, context: Context) -> Processor:
         "pseudonymise": lambda: _pseudonymise(context),
         "route": lambda: Route(context.catalogue, context.schema_ids, context.partitions),
         "link": lambda: Link(context.catalogue, context.schema_ids, context.partitions),
-        "join": lambda: Join(context.schema_ids, context.partitions),
+        "join": lambda: Join(context.schema_ids, context.partitions, context.policy),
         "retention.identity": lambda: Retention("identity", context.policy, context.schema_ids),
         "retention.activity": lambda: Retention("activity", context.policy, context.schema_ids),
         "publish": lambda: _publish(context),
@@ -195,7 +202,8 @@ def _pseudonymise(context: Context) -> Processor:
         context.areas,
         Opener(epochs, context.catalogue, context.schema_ids, context.partitions),
         erases,
-        SourceExpiry(context.policy, context.schema_ids),
+        expiry := SourceExpiry(context.policy, context.schema_ids),
+        Unmatched(context.policy, refs, context.schema_ids, expiry) if context.ends_windows else None,
     )
 
 

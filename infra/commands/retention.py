@@ -84,6 +84,8 @@ def due(
 ) -> None:
     """How many records a tick of that day would destroy, by supplier and dataset. Changes nothing.
 
+    Those whose subject matches nobody, and has waited for the linkage window, go by the tick after it.
+
     Example: lethe retention due --as-of 2022-12-31
     """
     _say_due(up(Settings()), _day(as_of), as_json)
@@ -91,21 +93,28 @@ def due(
 
 def _say_due(settings: Settings, day: date, as_json: bool) -> None:
     from infra.held import due as count
+    from infra.held import unmatched
     from infra.policy import PolicyFileError, configured_policy
 
     try:
-        found = count(settings, day, configured_policy(settings).hard_stop)
+        policy = configured_policy(settings)
+        found, waiting = count(settings, day, policy.hard_stop), unmatched(settings, day, policy)
     except PolicyFileError as e:
         fail(str(e), EXIT_ERROR)
     except KafkaException as e:
         _away(e)
-    rows = [{"supplier": s, "dataset": d, "records": n} for (s, d), n in sorted(found.items())]
+    rows, alone = (
+        [{"supplier": s, "dataset": d, "records": n} for (s, d), n in sorted(counts.items())]
+        for counts in (found, waiting)
+    )
     if as_json:
-        typer.echo(json.dumps({"as_of": day.isoformat(), "due": rows}, indent=1))
+        typer.echo(json.dumps({"as_of": day.isoformat(), "due": rows, "unmatched": alone}, indent=1))
         return
     for row in rows:
         typer.echo(f"{row['supplier']}.{row['dataset']}: {row['records']}")
-    typer.echo(f"{day}: {sum(found.values())} records are due")
+    for row in alone:
+        typer.echo(f"{row['supplier']}.{row['dataset']}: {row['records']} of subjects that match nobody")
+    typer.echo(f"{day}: {sum(found.values()) + sum(waiting.values())} records are due")
 
 
 @ledger_app.command()

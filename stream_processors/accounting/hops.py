@@ -136,7 +136,7 @@ def _join(held: Held) -> Iterator[Finding]:
         subject=pl.col("key").str.head(32), record=pl.col("key").str.slice(33)
     )
     due = activities.join(persons, on="subject", how="inner")
-    said = held["state.join"]
+    said = held["state.join"].filter(pl.col("person").is_not_null())
     rule = "an activity of a linked subject is attached to its person"
     yield from _named("join", rule, "linkage.activity", _missing(due, said, ["key", "partition", "person"]))
     rule = "what is attached is an activity of the person's"

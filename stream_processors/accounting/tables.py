@@ -15,6 +15,7 @@ import polars as pl
 
 from schemas import contracts, wire
 from schemas.codec import decode
+from stream_processors import unmatched
 from stream_processors.envelope import envelope
 from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER, record_hashes
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -147,8 +148,9 @@ def _said_blocks(topic: str, records: Sequence[Record]) -> Columns:  # noqa: ARG
 
 
 def _said_persons(topic: str, records: Sequence[Record]) -> Columns:  # noqa: ARG001
-    """`state.join`: activity to the person that it is attached to."""
-    return {"person": pl.Series([r.value.decode() if r.value else None for r in records], dtype=pl.String)}
+    """`state.join`: activity to the person that it is attached to; null for the rows of linkage windows."""
+    persons = [r.value.decode() if r.value and not r.key.startswith(unmatched.RESERVED) else None for r in records]
+    return {"person": pl.Series(persons, dtype=pl.String)}
 
 
 def _said_digests(topic: str, records: Sequence[Record]) -> Columns:  # noqa: ARG001

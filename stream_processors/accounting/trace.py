@@ -43,7 +43,7 @@ _ADVICE = {
     "RefusedByGuard": "a value is not allowed in the research zone: look at the field's domain in guard.yaml",
     "Expired": "the clock says that it must be gone: nothing to do",
 }
-_AT_SOURCE = frozenset({"expiry", "hard_stop", "late", "erasure"})
+_AT_SOURCE = frozenset({"expiry", "hard_stop", "late", "erasure", "window"})
 """Why pseudonymise deletes a supplier's record in its own topic."""
 _TAKEN_BACK = {
     "erasure": ("An order erased it.", "Nothing: the ledger says who gave the order and why."),
@@ -194,6 +194,7 @@ class _Follow:
                 "expiry": f"Its period ended on {destroyed['expires_on']}",
                 "hard_stop": "Nothing may be held any longer",
                 "late": "It had expired when it came",
+                "window": "Its subject had matched nobody when the linkage window ended",
             }
             why = words.get(destroyed["why"])
             if why is None:

@@ -37,6 +37,9 @@ MARK = "lethe.source"
 """Header of what pseudonymise writes over a supplier's record because it expired: the offset up to which it knew the
 log of the key."""
 
+WINDOW = "lethe.window"
+"""Header beside a mark where the record did not expire but its subject's linkage window ended: the day, ISO 8601."""
+
 _TOLD, _SWEPT, _UNDER_WAY = b"told", b"swept", b"under way"
 _MOST_DIGITS = 18
 
@@ -99,8 +102,8 @@ class SourceExpiry:
                 else:
                     held.pop(key, None)
         for topic, held in found.items():
-            ways = self._ways(view, topic, list(held))
-            self.end(view, topic, {k: at for k, at in held.items() if k not in ways or ways[k].after != at}, out)
+            known = self.known(view, topic, list(held))
+            self.end(view, topic, {k: at for k, at in held.items() if known.get(k) != at}, out)
 
     def over(self, batch: Inputs, contract: Contract, day: date, rows: Iterable[int] | None = None) -> set[int]:
         """Rows (of these, of all) with a value that may no longer be held on a day."""
@@ -115,10 +118,16 @@ class SourceExpiry:
         over = frame.select(expires_on(self._policy, contract, received(batch, rows)) <= day).to_series()
         return set(itertools.compress(rows, over))
 
-    def end(self, view: View, topic: str, keys: Mapping[bytes, int], out: Outputs) -> None:
-        """Tombstones over records at these offsets."""
-        self._say(view, topic, dict.fromkeys(keys), keys, out)
-        out.count("expired", len(keys))
+    def end(self, view: View, topic: str, keys: Mapping[bytes, int], out: Outputs, window: date | None = None) -> None:
+        """Tombstones over records at these offsets. `window`: the day by which their subjects' windows had ended, if
+        it is not that they have expired."""
+        self._say(view, topic, dict.fromkeys(keys), keys, out, window)
+        if window is None:
+            out.count("expired", len(keys))
+
+    def known(self, view: View, topic: str, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Of keys whose tombstone has not been read back, the offset of the record that it is over."""
+        return {key: way.after for key, way in self._ways(view, topic, keys).items()}
 
     def put_back(self, view: View, batch: Inputs, out: Outputs) -> Inputs:
         """A batch of a supplier's records in which each mark that has hit what the supplier wrote stands for that,
@@ -178,10 +187,17 @@ class SourceExpiry:
         return found
 
     def _say(
-        self, view: View, topic: str, values: Mapping[bytes, bytes | None], after: Mapping[bytes, int], out: Outputs
+        self,
+        view: View,
+        topic: str,
+        values: Mapping[bytes, bytes | None],
+        after: Mapping[bytes, int],
+        out: Outputs,
+        window: date | None = None,
     ) -> None:
         self._keep(view, topic, {key: _Way(at) for key, at in after.items()})
-        marked = [[(MARK, str(after[key]).encode())] for key in values]
+        besides = [(WINDOW, window.isoformat().encode())] if window is not None else []
+        marked = [[(MARK, str(after[key]).encode()), *besides] for key in values]
         out.emit(topic, view.partition, list(values), list(values.values()), marked)
 
     def _ways(self, view: View, topic: str, keys: Sequence[bytes]) -> dict[bytes, _Way]:
@@ -210,6 +226,18 @@ def mark_of(batch: Inputs, row: int) -> int | None:
     for name, value in (batch.headers[row] if batch.headers else None) or ():
         if name == MARK and value is not None and value.isdigit() and len(value) <= _MOST_DIGITS:
             return int(value)
+    return None
+
+
+def window_of(batch: Inputs, row: int) -> date | None:
+    """The day that stands beside a mark where a linkage window ended, or None. A supplier may have written anything."""
+    if mark_of(batch, row) is not None and batch.headers is not None:
+        for name, value in batch.headers[row] or ():
+            if name == WINDOW and value is not None:
+                try:
+                    return date.fromisoformat(value.decode())
+                except ValueError:
+                    return None
     return None
 
 

@@ -78,6 +78,8 @@ class Driver:
         self.partitions = partitions
         self.topics: dict[str, list[Log]] = {}
         self.counts: dict[str, int] = {}
+        self.now = 0
+        """The broker's time of what processors write, in ms since 1970."""
         self._random = random.Random(seed)  # noqa: S311  (an order of events, not a secret)
         self._tasks = [(p, n) for p in processors for n in range(partitions)]
         self._state: dict[tuple[str, int], Task] = {
@@ -200,7 +202,7 @@ class Driver:
         for emit in outputs.emits:
             for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
                 partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
-                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
+                self.log(emit.topic, partition).append(k, v, self.now, emit.headers[i] if emit.headers else ())
 
     def crash(self, key: tuple[str, int], lose_state: bool = False) -> None:
         """Kill a task, and start it again as a worker does: replay the gap silently, then the changelog's tail."""

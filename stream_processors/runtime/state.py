@@ -42,7 +42,7 @@ class Table:
     name: str
     kind: Literal["true", "said", "memory"]
     reserved: tuple[bytes, ...] = ()
-    """Keys of rows that say nothing of a key of the outputs, such as the clock."""
+    """How keys of rows begin that say nothing of a key of the outputs, such as the clock."""
 
 
 class Store(Protocol):
@@ -108,6 +108,8 @@ class View:
         self.history = history
         self.removed: dict[bytes, bytes] = {}
         """Rows that this batch has ended: from `absorb` to `settle`."""
+        self.read_at: Mapping[str, int] = {}
+        """The broker's time (ms since 1970) of the last record of each topic in this batch, heartbeats included."""
         self.base = store.applied
         self.writes: Writes = {t.name: {} for t in tables}
         self._groups: dict[tuple[str, int], tuple[dict[bytes, list[bytes]], list[int]]] = {}
@@ -164,11 +166,11 @@ class _Forgetful:
         found = self._store.get_many(table, keys)
         if table != self._table.name:
             return found
-        return [v if k in self._table.reserved else None for k, v in zip(keys, found, strict=True)]
+        return [v if k.startswith(self._table.reserved) else None for k, v in zip(keys, found, strict=True)]
 
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         rows = self._store.scan(table, prefix)
-        return rows if table != self._table.name else (r for r in rows if r[0] in self._table.reserved)
+        return rows if table != self._table.name else (r for r in rows if r[0].startswith(self._table.reserved))
 
     def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
         if table != self._table.name:

@@ -71,6 +71,7 @@ class Task:
     def restore_inputs(self, inputs: Sequence[Inputs], position: Position) -> set[bytes]:
         """Fold committed inputs into what is true, saying nothing. Returns the keys of which something differs."""
         view = self._view()
+        view.read_at = _read_at(inputs)
         touched = self.processor.absorb(view, [_without_heartbeats(i) for i in inputs])
         true = {t.name for t in self.processor.declaration.keeps if t.kind != "said"}
         self.store.apply({name: rows for name, rows in view.writes.items() if name in true}, position)
@@ -98,6 +99,7 @@ class Task:
 
     def _settled(self, inputs: Sequence[Inputs], also: set[bytes] | None, after: Step | None = None) -> Step:
         view = self._view(after)
+        view.read_at = _read_at(inputs)
         inputs = [_without_heartbeats(i) for i in inputs]
         touched = self.processor.absorb(view, inputs)
         return self._with_changelog(view, self.processor.settle(view, touched | also if also else touched, inputs))
@@ -108,6 +110,10 @@ class Task:
             rows: Mapping[bytes, bytes | None] = view.writes[said]
             outputs.emits.append(Emit(changelog, self.partition, list(rows), list(rows.values())))
         return Step(outputs, view.writes)
+
+
+def _read_at(inputs: Sequence[Inputs]) -> dict[str, int]:
+    return {batch.topic: batch.times[-1] for batch in inputs if len(batch.times)}
 
 
 def _without_heartbeats(inputs: Inputs) -> Inputs:

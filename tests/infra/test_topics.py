@@ -44,6 +44,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "linkage.enquiry",
         "linkage.sought",
         "linkage.found",
+        "linkage.unmatched",
         "linkage.suppression",
         "research.person",
         "governance.quarantine",

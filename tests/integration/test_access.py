@@ -63,11 +63,11 @@ READS: dict[str, set[str]] = {
         *(_of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE)),
         *("linkage.identity", "linkage.activity", "linkage.enquiry"),  # what it has said, having no memory
         *("governance.erasure", "linkage.found", "linkage.suppression"),  # orders, and who is refused
-        "governance.clock",
+        *("governance.clock", "linkage.unmatched"),
     },
     "route": {"linkage.identity", "linkage.link", "state.route"},
     "link": {"linkage.candidate", "linkage.enquiry", "state.link"},
-    "join": {"linkage.activity", "linkage.link", "linkage.sought", "state.join"},
+    "join": {"linkage.activity", "linkage.link", "linkage.sought", "governance.clock", "state.join"},
     "publish": {"linkage.contribution", "governance.clock", "state.publish"},
     "retention.identity": {"linkage.identity", "governance.clock", "state.retention.identity"},
     "retention.activity": {"linkage.activity", "governance.clock", "state.retention.activity"},
@@ -98,7 +98,7 @@ WRITES: dict[str, set[str]] = {
     },
     "route": {"linkage.candidate", "state.route"},
     "link": {"linkage.link", "linkage.sought", "governance.alert", "state.link"},
-    "join": {"linkage.contribution", "governance.finding", "linkage.found", "state.join"},
+    "join": {"linkage.contribution", "governance.finding", "linkage.found", "linkage.unmatched", "state.join"},
     "publish": {"research.person", "governance.quarantine", "state.publish"},
     "retention.identity": {"linkage.identity", "governance.ledger", "state.retention.identity"},
     "retention.activity": {"linkage.activity", "governance.ledger", "state.retention.activity"},

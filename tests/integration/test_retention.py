@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -16,14 +16,16 @@ from typer.testing import CliRunner
 from infra.bench.load import Loader, absences, council, department, persons
 from infra.cli import app
 from infra.clock import tick
-from infra.held import due, ledger_heads, ledger_lines
+from infra.held import due, ledger_heads, ledger_lines, unmatched
 from infra.keys import export_enquiry_key
 from infra.provision import provision
+from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas.registry import Registry
 from stream_processors.ledger import verify
 from stream_processors.retention import MARK
 from stream_processors.retention_policy import FILE, load_policy
+from stream_processors.runtime.records import HEARTBEAT_KEY
 from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
 
@@ -132,6 +134,59 @@ def test_a_shorter_policy_holds_for_what_is_held_and_what_comes_late_is_refused(
             assert [x["why"] for x in lines].count("late") == 5
             assert verify(lines, ledger_heads(settings)) == []
             assert due(settings, date(2020, 1, 2), load_policy().hard_stop) == {}
+
+
+def _pass(settings: Settings, registry: Registry, loader: Loader, day: date) -> None:
+    """A day, and the heartbeats after it."""
+    tick(settings, registry, day)
+    for topic in ("linkage.activity", "linkage.link"):
+        for partition in range(settings.partitions):
+            loader.producer.produce(topic, None, HEARTBEAT_KEY, partition)
+    loader.producer.flush(30)
+
+
+def test_who_matches_nobody_leaves_its_source_when_the_linkage_window_has_ended(tmp_path: Path) -> None:
+    policy = yaml.safe_load(FILE.read_text())
+    policy |= {"hard_stop": date(2099, 12, 31), "linkage_window_days": 30}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    with running_stack(tmp_path / "stack") as stack:
+        more = {"home": tmp_path, "retention": tmp_path / "policy.yaml"}
+        settings = stack.settings.model_copy(update=more)
+        provision(settings, suppliers=["council-northam", "dfe"])
+        registry, loader, frame = Registry(settings.registry), Loader(settings), persons(40)
+        strangers = persons(45, seed=9)[40:]
+        today = datetime.now(UTC).date()
+        loader.publish("council-northam", "person", council(frame))
+        loader.publish("dfe", "person", department(pl.concat([frame, strangers]), "UPN"))
+        loader.publish("dfe", "absence", absences(300, 45, 1).with_columns(PeriodEnd=pl.lit(today)))
+        theirs = {f"D{n}" for n in strangers["number"]}
+        with Workers(settings, tmp_path / "logs") as workers:
+            workers.start_all()
+            workers.at_rest()
+            before = table(settings, "research.person")
+            sources = {topic: table(settings, topic) for topic in SOURCES}
+            alone = {k for t in SOURCES[1:] for k in sources[t] if k.decode().partition("|")[0] in theirs}
+            preview = unmatched(settings, today + timedelta(30), load_policy(tmp_path / "policy.yaml"))
+            assert preview == {("dfe", "person"): 5, ("dfe", "identity"): 5, ("dfe", "absence"): len(alone) - 5}
+            assert unmatched(settings, today + timedelta(28), load_policy(tmp_path / "policy.yaml")) == {}
+
+            for n in range(27, 31):
+                _pass(settings, registry, loader, today + timedelta(n))
+                workers.at_rest()
+            assert {topic: table(settings, topic) for topic in SOURCES} == sources, "nothing goes early"
+
+            for name in ("join", "pseudonymise"):
+                workers.kill(name)
+            _pass(settings, registry, loader, today + timedelta(31))
+            workers.at_rest()
+            for topic, was in sources.items():
+                assert table(settings, topic) == {k: v for k, v in was.items() if k not in alone}, topic
+            assert table(settings, "research.person") == before
+            assert table(settings, "linkage.unmatched") == {}
+            lines = ledger_lines(settings)
+            assert {(x["why"], x["supplier"]) for x in lines} == {("window", "dfe")}
+            assert len(lines) == len(alone) + 5, "an identity besides, of each"
+            assert verify(lines, ledger_heads(settings)) == []
 
 
 KILLS = 20
