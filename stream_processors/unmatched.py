@@ -120,14 +120,15 @@ class Windows:
         tick: Sequence[Inputs] | None,
         out: Outputs,
     ) -> None:
-        """`tick`: the inputs, if they have confirmed a day."""
+        """Rows of these subjects after a step, and what follows. `rows`: before it. `tick`: the inputs, if they have
+        confirmed a day."""
         at = max((t for b in tick if b.topic == clock.TOPIC for t in b.times), default=0) if tick is not None else None
         last = day_key((now.confirmed or 0) - self._window)
         came, persons = view.get_many("received", subjects), view.get_many("person_of", subjects)
         found = {s for s, day, p in zip(subjects, came, persons, strict=True) if day and day <= last and p is None}
         ready = {s for s in found if at is not None and s in rows and not rows[s].told and rows[s].seen is not None}
         ready = self._settled(view, ready, rows)
-        after: dict[bytes, _Row | None] = {s: None for s in rows if s in subjects and s not in found}
+        after: dict[bytes, _Row | None] = {s: None for s in rows if s not in found}
         after |= {s: _Row() for s in found if s not in rows}
         if at is not None:
             after |= {s: _Row(at) for s in found if s not in rows or rows[s].seen is None}
