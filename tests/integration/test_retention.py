@@ -178,6 +178,8 @@ def test_who_matches_nobody_leaves_its_source_when_the_linkage_window_has_ended(
             for name in ("join", "pseudonymise"):
                 workers.kill(name)
             _pass(settings, registry, loader, today + timedelta(31))
+            for name in ("join", "pseudonymise"):
+                workers.start(name)
             workers.at_rest()
             for topic, was in sources.items():
                 assert table(settings, topic) == {k: v for k, v in was.items() if k not in alone}, topic
