@@ -390,7 +390,9 @@ def test_when_every_record_is_deleted_nothing_is_left(
     assert left <= {"governance.quarantine", "governance.ledger", *ends}
     assert {key for topic in ends for key in flow.driver.table(topic)} <= {HEAD_ROW}
     for task in flow.driver.tasks:
-        assert {key for rows in flow.driver.state(task).values() for key in rows} <= {HEAD_ROW}, task
+        tables = flow.driver.state(task)
+        tables.pop("heard", None)  # how far join has read: topics and times
+        assert {key for rows in tables.values() for key in rows} <= {HEAD_ROW}, task
 
 
 @QUICKER
