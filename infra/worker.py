@@ -37,6 +37,7 @@ from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.observer import Observer
+from stream_processors.runtime.state import StateFolderError
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
@@ -95,7 +96,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
             accounts = registry if settings.accounts else None
             with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):
                 _run(name, context, settings, mine, faults, accounts, observer)
-    except _REFUSED as e:
+    except (*_REFUSED, StateFolderError) as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 

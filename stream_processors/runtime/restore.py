@@ -31,7 +31,7 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.observer import Observer, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
-from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Writes, discard
+from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Writes, discard, is_damaged
 from stream_processors.runtime.task import Task
 
 _log = structlog.get_logger()
@@ -209,8 +209,13 @@ class Restorer:
         return self._folder / str(number)
 
     def _open(self, number: int) -> Store:
+        if is_damaged(self._path(number)):
+            _log.warning("state_discarded", partition=number, error="damaged")
+            discard(self._path(number))
         try:
-            return RocksStore(self._path(number))
+            store = RocksStore(self._path(number))
+            store.position()
+            return store
         except Exception as e:  # rocksdict has no narrower type; a damaged cache is rebuilt, never repaired
             _log.warning("state_discarded", partition=number, error=type(e).__name__)
             discard(self._path(number))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -32,6 +33,15 @@ Writes = dict[str, dict[bytes, bytes | None]]
 """Table to key to value; None deletes."""
 
 _CACHE = Cache(32 << 20)  # shared by all partitions of a process, so that memory does not grow with them
+
+
+_DAMAGED = ".damaged"  # beside the folder that it is about: the folder itself may not be writable any more
+_DAMAGES = ("Corruption", "IO error: No such file")
+
+
+class StateFolderError(RuntimeError):
+    """A state folder cannot be read or written any more. The message names it and says what to do; RocksDB's own, which
+    may repeat a key, stays out."""
 
 
 @dataclass(frozen=True)
@@ -291,19 +301,22 @@ class RocksStore:
         if not keys:
             return []
         prefix = table.encode() + b"\x00"
-        found: list[bytes | None] = self._db.get([prefix + k for k in keys])
+        with self._watched():
+            found: list[bytes | None] = self._db.get([prefix + k for k in keys])
         return found
 
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See `Store`."""
         head = table.encode() + b"\x00"
-        return _rows(self._db.iter(), head + prefix, len(head))
+        with self._watched():
+            yield from _rows(self._db.iter(), head + prefix, len(head))
 
     def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
         """See `Store`."""
         head = table.encode() + b"\x00"
-        cursor = self._db.iter()  # one for all: to make one costs more than to move it
-        return [list(_rows(cursor, head + prefix, len(head))) for prefix in prefixes]
+        with self._watched():
+            cursor = self._db.iter()  # one for all: to make one costs more than to move it
+            return [list(_rows(cursor, head + prefix, len(head))) for prefix in prefixes]
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
@@ -316,12 +329,14 @@ class RocksStore:
                 else:
                     batch.put(prefix + key, value)
         batch.put(self._POSITION, msgpack.packb([dict(position.inputs), position.changelog, position.written_ms]))
-        self._db.write(batch)
+        with self._watched():
+            self._db.write(batch)
         self.applied = writes
 
     def position(self) -> Position:
         """See `Store`."""
-        packed = self._db.get(self._POSITION)
+        with self._watched():
+            packed = self._db.get(self._POSITION)
         if packed is None:
             return Position({})
         inputs, changelog, written_ms = msgpack.unpackb(packed)
@@ -332,15 +347,34 @@ class RocksStore:
         anew twice, since each still lists the files before its own first change. Costs a copy of what lives."""
         merge = CompactOptions()
         merge.set_bottommost_level_compaction(BottommostLevelCompaction.force())
-        self._db.flush(True)
-        self._db.compact_range(None, None, merge)
-        for _ in range(2):
-            self._db.put(self.SWEPT, b"%d" % now_ms)
+        with self._watched():
             self._db.flush(True)
+            self._db.compact_range(None, None, merge)
+            for _ in range(2):
+                self._db.put(self.SWEPT, b"%d" % now_ms)
+                self._db.flush(True)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What RocksDB cannot do says which folder it is about. One that is damaged is marked, and whoever opens it
+        next discards it."""
+        try:
+            yield
+        except Exception as e:  # rocksdict has no narrower type
+            if str(e).startswith(_DAMAGES):
+                _mark(self.path).touch()
+                advice = "it is damaged; start the processor again: it discards the folder and rebuilds it from Kafka"
+            else:
+                advice = f"it cannot be read or written ({type(e).__name__}); is the disk full, or gone?"
+            raise StateFolderError(f"{self.path}: {advice}") from None
 
     def close(self) -> None:
-        """See `Store`."""
-        self._db.close()
+        """See `Store`. Of a damaged folder nothing more is written."""
+        try:
+            self._db.close()
+        except Exception:
+            if not is_damaged(self.path):
+                raise
 
 
 def _rows(cursor: RdictIter, start: bytes, skip: int) -> Iterator[tuple[bytes, bytes]]:
@@ -351,11 +385,22 @@ def _rows(cursor: RdictIter, start: bytes, skip: int) -> Iterator[tuple[bytes, b
             return
         yield key[skip:], cursor.value()
         cursor.next()
+    cursor.status()  # a cursor ends at a damaged block as it ends at the last key
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a state folder was found damaged while it was in use."""
+    return _mark(path).exists()
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(path.name + _DAMAGED)
 
 
 def discard(path: Path) -> None:
     """Remove a state folder: it is a cache, and what it held is rebuilt from Kafka."""
     shutil.rmtree(path, ignore_errors=True)
+    _mark(path).unlink(missing_ok=True)
 
 
 class Leftovers:
