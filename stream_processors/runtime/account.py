@@ -8,6 +8,7 @@ was skipped is an imbalance. Nothing here is a value of a record.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -136,8 +137,10 @@ class Accountant:
         ids: SchemaIds,
         balance: Balance | None = None,
         accounts: Iterable[Account] = (),
+        home: int = 0,
     ) -> None:
-        self.processor = processor
+        """`home`: where the accounts lie, see `home_of`."""
+        self.processor, self._home = processor, home
         self._partition, self._ids, self._balance = partition, ids, balance
         self.accounts: dict[Key, Account] = {(a.topic, a.batch): a for a in accounts}
         self._dirty: set[Key] = set()
@@ -235,7 +238,7 @@ class Accountant:
         rows = [accounts[key] for key in sorted(changed)]
         values = encode(pa.RecordBatch.from_pylist([a.row for a in rows], schema=arrow_schema(_CONTRACT)), _CONTRACT)
         framed = wire.frame(self._ids.schema_id(TOPIC), values)
-        return Booked(Emit(TOPIC, self._partition, [a.key for a in rows], framed), accounts)
+        return Booked(Emit(TOPIC, self._home, [a.key for a in rows], framed), accounts)
 
     def commit(self, booked: Booked) -> list[Imbalance]:
         """The transaction is committed. Returns the imbalances that it has brought."""
@@ -335,6 +338,12 @@ def record_hashes(keys: Sequence[bytes | None], values: Sequence[bytes | None]) 
         h = (h ^ h >> _U(33)) * _U(0xFF51AFD7ED558CCD)
         h = (h ^ h >> _U(33)) * _U(0xC4CEB9FE1A85EC53)
         return np.asarray(h ^ h >> _U(33), np.uint64)
+
+
+def home_of(processor: str, partitions: int) -> int:
+    """The one partition in which all accounts of a processor lie. Each partition that a transaction writes to costs the
+    broker an entry of its coordinator and a marker, and a transaction takes in all input partitions of a worker."""
+    return zlib.crc32(processor.encode()) % partitions
 
 
 def account_key(processor: str, topic: str, partition: int, batch: str = "") -> bytes:

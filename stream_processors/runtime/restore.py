@@ -159,13 +159,14 @@ class Restorer:
         everything = bool(anew) and not any(anew.get(topic, 1) for topic, end in target.items() if end)
         return Restored(task, changelog_end, lagged, anew, None if everything else frozenset(touched))
 
-    def accounts(self, number: int, ids: SchemaIds) -> list[Account]:
-        """What this processor has counted of a partition, as committed."""
+    def accounts(self, number: int, home: int, ids: SchemaIds) -> list[Account]:
+        """What this processor has counted of a partition, as committed. `home`: where its accounts lie."""
         mine = f"{self._processor.declaration.name}|".encode()
         rows: dict[bytes, bytes] = {}
-        for batch in self._read(ACCOUNTS, number, 0, None):
+        for batch in self._read(ACCOUNTS, home, 0, None):
             rows.update({m.key(): m.value() for m in batch if m.value() is not None and m.key().startswith(mine)})
-        return [Account.of_row(from_value(ACCOUNTS, value, ids)) for value in rows.values()]
+        found = [Account.of_row(from_value(ACCOUNTS, value, ids)) for value in rows.values()]
+        return [account for account in found if account.partition == number]
 
     def live_keys(self, topic: str, number: int) -> list[bytes]:
         """Keys of a partition that have a value at the end of the log."""
