@@ -36,6 +36,8 @@ def batches(
 ) -> None:
     """Show what became of each batch: read = published + rejected, published = accepted + quarantined.
 
+    What the control plane has seen so far. `lethe reconcile` looks anew, and at the whole flow.
+
     Example: lethe batches --supplier dfe
     """
     rows = _rows("governance.reconciliation", lambda r: (r["supplier"], r["dataset"], r["batch_id"]))

@@ -133,7 +133,14 @@ def judged(
     resting = not behind
     live = outcome_of(tables["linkage.activity"], hops.outcomes_of(tables["linkage.link"]))
     mine = [a for a in accounts if a.processor == "pseudonymise"]
-    reports = [report(batch, mine, live, now_ms, not resting) for batch in batches]
+    belonging: dict[tuple[str, str], list[Account]] = {}
+    for a in mine:
+        belonging.setdefault((a.topic, a.batch), []).append(a)
+    reports = []
+    for batch in batches:
+        topic = identified_topic(batch["supplier"], batch["dataset"])
+        of = [a for b in {"", batch["publication"]} for a in belonging.get((topic, b), ())]
+        reports.append(report(batch, of, live, now_ms, not resting))
     reports.sort(key=lambda b: (b.supplier, b.dataset, b.batch_id))
     findings = [*_kept(accounts), *_offsets(accounts, committed), *_stalled(accounts, behind, now_ms)]
     if resting:

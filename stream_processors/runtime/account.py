@@ -30,6 +30,11 @@ TOPIC = "governance.account"
 BATCH_HEADER = "lethe.batch"
 """Header of a published record: the publication that it belongs to, 8 bytes. Names nobody."""
 BATCH_BYTES = 8
+ATTEMPTS = "lethe.requeue.attempts"
+"""Header of a record that went back from quarantine: how often. It belongs to the publication that it came in with, and
+is not published once more by it."""
+REQUEUED = "requeued"
+"""The count of a publication's records that went back from quarantine and were read again."""
 SKIPPED = "every offset is read"
 MOST_IMBALANCES = 20
 _CONTRACT = contracts.contract("governance/account")
@@ -214,7 +219,7 @@ class Accountant:
                     read=old.read + part.records,
                     coalesced=old.coalesced + part.coalesced,
                     digest=(old.digest + part.digest) & _MASK,
-                    counts=_added(old.counts, outputs.tallies.get((batch.topic, name), {})),
+                    counts=_added(_added(old.counts, outputs.tallies.get((batch.topic, name), {})), part.counts),
                     at_ms=now_ms,
                 )
         said = account("")
@@ -278,6 +283,7 @@ class _Part:
     records: int
     coalesced: int
     digest: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
@@ -286,7 +292,8 @@ def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
     if not any(names):
         return {}
     hashes = record_hashes(batch.keys, batch.values)
-    if is_one(names):
+    back = _requeued(batch)
+    if is_one(names) and not back:
         return {names[0]: _Part(batch.offsets[0], batch.offsets[-1], len(names), again, int(hashes.sum()))}
     last = {key: row for row, key in enumerate(batch.keys)}
     out: dict[str, _Part] = {}
@@ -294,8 +301,24 @@ def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
         if name:
             rows = [row for row, of in enumerate(names) if of == name]
             late = sum(last[batch.keys[row]] != row for row in rows)
-            out[name] = _Part(batch.offsets[rows[0]], batch.offsets[rows[-1]], len(rows), late, int(hashes[rows].sum()))
+            first = [row for row in rows if row not in back]
+            out[name] = _Part(
+                batch.offsets[rows[0]], batch.offsets[rows[-1]], len(first), late, int(hashes[first].sum()),
+                {REQUEUED: len(rows) - len(first)},
+            )  # fmt: skip
     return out
+
+
+def _requeued(batch: Inputs) -> set[int]:
+    """Rows that went back from quarantine. None in the usual case, in which all headers are alike."""
+    headers = batch.headers or ()
+    if not len(headers) or (headers.count(headers[0]) == len(headers) and not _went_back(headers[0])):
+        return set()
+    return {row for row, of in enumerate(headers) if _went_back(of)}
+
+
+def _went_back(headers: Sequence[tuple[str, bytes]] | None) -> bool:
+    return any(name == ATTEMPTS for name, _ in headers or ())
 
 
 def publications(batch: Inputs) -> list[str]:
@@ -305,8 +328,8 @@ def publications(batch: Inputs) -> list[str]:
         return [""] * len(batch.keys)
     first = batch.headers[0]
     if batch.headers.count(first) == len(batch.headers):
-        return [_publication(first).hex()] * len(batch.keys)
-    found = [_publication(headers) for headers in batch.headers]
+        return [publication_of(first).hex()] * len(batch.keys)
+    found = [publication_of(headers) for headers in batch.headers]
     text = {id_: id_.hex() for id_ in set(found)}
     return [text[id_] for id_ in found]
 
@@ -316,7 +339,8 @@ def is_one(names: Sequence[str]) -> bool:
     return bool(names) and names.count(names[0]) == len(names)
 
 
-def _publication(headers: Sequence[tuple[str, bytes]] | None) -> bytes:
+def publication_of(headers: Sequence[tuple[str, bytes]] | None) -> bytes:
+    """The publication that a record's headers name; empty if they name none."""
     for name, value in headers or ():
         if name == BATCH_HEADER and value is not None and len(value) == BATCH_BYTES:
             return value
