@@ -46,7 +46,9 @@ def reconcile_stack(
                 time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
                 continue
             now = time.time_ns() // 1_000_000
-            found = reconcile(source_of(settings), ids, behind=behind, committed=committed, stop=stop, now_ms=now)
+            found = reconcile(
+                source_of(settings), ids, settings.partitions, behind=behind, committed=committed, stop=stop, now_ms=now
+            )
             if behind:
                 return found
             again, after, _ = _standing(settings, flow)
@@ -54,7 +56,9 @@ def reconcile_stack(
                 return found
             if time.monotonic() >= deadline:  # it moved: what was read is not of one moment
                 moved = again or [Behind("-", "the flow moved while it was read", 0, 0, 0)]
-                return reconcile(source_of(settings), ids, behind=moved, committed={}, stop=stop, now_ms=now)
+                return reconcile(
+                    source_of(settings), ids, settings.partitions, behind=moved, committed={}, stop=stop, now_ms=now
+                )
             on_wait(again)
     finally:
         flow.close()

@@ -12,11 +12,10 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import up
+from infra.commands.options import AsJson, up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.settings import Settings
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Row = dict[str, Any]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.commands.options import AsJson
 from infra.errors import EXIT_NOT_UP, fail
 from infra.keys import KeyFileError, export_enquiry_key, init_certificate_key, init_council, init_keys
 from infra.settings import Settings
@@ -16,7 +17,6 @@ from schemas.contracts import UnknownSupplierError
 if TYPE_CHECKING:
     from infra.epochs import Manifest
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 keys_app = typer.Typer(help="Key files, one for each process that needs one; councils' secrets.", no_args_is_help=True)
 
 

@@ -1,4 +1,5 @@
-"""What operators' commands share: moments and durations as options, Ctrl-C, progress, and who is asking."""
+"""What operators' commands share: options that mean the same everywhere, moments and durations, Ctrl-C, progress, and
+who is asking."""
 
 from __future__ import annotations
 
@@ -9,14 +10,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
+import typer
 from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
+Reason = Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)]
+By = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
+]
 
 EXIT_INTERRUPTED = 130  # as shells have it
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}

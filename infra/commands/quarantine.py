@@ -12,13 +12,24 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import EXIT_INTERRUPTED, away, bar, moment_ms, shown_ms, stop_on_signal, up
+from infra.commands.options import (
+    EXIT_INTERRUPTED,
+    AsJson,
+    By,
+    Execute,
+    Reason,
+    away,
+    bar,
+    moment_ms,
+    shown_ms,
+    stop_on_signal,
+    up,
+)
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
 quarantine_app = typer.Typer(help="Records that failed: look at them, put them back, drop them.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Suppliers = Annotated[
     list[str] | None, typer.Option("--supplier", help="Of this supplier; may be given again.", show_default=False)
 ]
@@ -34,10 +45,6 @@ Since = Annotated[
     typer.Option(help="Quarantined at that moment or later: 2026-03-01T12:00 (UTC), or 2h ago.", show_default=False),
 ]
 Until = Annotated[str | None, typer.Option(help="Quarantined before that moment.", show_default=False)]
-By = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
-]
-Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
 Resume = Annotated[
     str | None,
     typer.Option(metavar="ID", help="Go on with an operation that was interrupted or killed.", show_default=False),
@@ -168,7 +175,7 @@ def requeue(
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="At most so many records a second.", show_default=False)
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
+    reason: Reason = None,
     by: By = None,
     resume: Resume = None,
     execute: Execute = False,
@@ -194,7 +201,7 @@ def drop(
     superseded: Annotated[
         bool, typer.Option("--superseded", help="Only those that a newer record, or a deletion, has overtaken.")
     ] = False,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
+    reason: Reason = None,
     by: By = None,
     resume: Resume = None,
     execute: Execute = False,

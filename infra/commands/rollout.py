@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from infra.commands.options import away, up
+from infra.commands.options import AsJson, By, Execute, Reason, away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 rollout_app = typer.Typer(help="Editions: the flow beside itself, under another name.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
-Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
-Reason = Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)]
-By = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
-]
 _PLAIN = "plain"
 
 

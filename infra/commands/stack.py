@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from infra.commands.options import AsJson
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -92,7 +93,7 @@ def down() -> None:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every process of the stack and of the processors on this machine, and every directory that holds data.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from infra.commands.options import AsJson
 from infra.provision import (
     BrokerDownError,
     PartitionsDifferError,
@@ -74,7 +75,7 @@ def add(
 
 @supplier_app.command()
 def ls(
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the suppliers that have topics, with what each delivers.
 

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from infra.commands.options import away, shown_ms, up
+from infra.commands.options import AsJson, away, shown_ms, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -30,7 +30,7 @@ def trace(
     by: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who looks; else the machine's user.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Follow one record through every topic: offsets, times, what was decided and why, and what to do next.
 
