@@ -91,7 +91,7 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         )
         with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
-            metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
+            metrics = WorkerMetrics(Edition(settings.edition).folder(name), mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
             accounts = registry if settings.accounts else None
             with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from infra.commands.destruction import AsJson, BrokerData, Canaries, Enclaves, asked_of, not_up
+from infra.commands.destruction import BrokerData, Canaries, Enclaves, asked_of, not_up
+from infra.commands.options import AsJson
 from infra.errors import end_tidily_on_sigterm, fail
 from infra.settings import Settings
 

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from infra.monitoring.names import METRICS
+from stream_processors.edition import edition_of
 from stream_processors.runtime.observer import Batch, Ending, Place
 from stream_processors.runtime.records import Emit, Inputs
 
@@ -155,7 +156,8 @@ class _Places(Collector):
         name = mine.processor
         lag, seconds = _family("kafka_consumergroup_lag"), _family("kafka_consumergroup_lag_seconds")
         for place, behind, age in mine.lags():
-            labels = (name, f"lethe.{name}", place.topic, str(place.partition))
+            processor, edition = edition_of(name)
+            labels = (name, edition.group(processor), place.topic, str(place.partition))
             lag.add_metric(labels, behind)
             seconds.add_metric(labels, age)
         yield lag

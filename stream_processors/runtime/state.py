@@ -393,6 +393,11 @@ def is_damaged(path: Path) -> bool:
     return _mark(path).exists()
 
 
+def damaged_folders(state: Path) -> list[Path]:
+    """Those below `<home>/state` that were, in order."""
+    return sorted(mark.with_suffix("") for mark in state.glob(f"*/*/*{_DAMAGED}"))
+
+
 def _mark(path: Path) -> Path:
     return path.with_name(path.name + _DAMAGED)
 
