@@ -68,9 +68,10 @@ Standing = tuple[list[Behind], dict[tuple[str, int], int], dict[tuple[str, str, 
 
 
 def _standing(settings: Settings, flow: Flow) -> Standing:
-    """Who is behind, where logs end, and how far each processor is."""
+    """Who is behind, or says all anew and is not through; where logs end, and how far each processor is."""
     lags = flow.lags()
-    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in _open(settings, lags)]
+    late = [*_open(settings, lags), *flow.replays()]
+    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in late]
     ends = {(lag.topic, lag.partition): lag.end for lag in lags}
     return behind, ends, {(lag.processor, lag.topic, lag.partition): lag.committed for lag in lags}
 

@@ -14,6 +14,7 @@ from stream_processors.access import SUPER
 from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import PASSING, client_config, consumer_config, error_of, matches
 from stream_processors.runtime.processor import Declaration
+from stream_processors.runtime.restore import told_by
 from stream_processors.topology import TOPOLOGY, declaration
 
 _CALL_S = 30
@@ -71,13 +72,28 @@ class Flow:
         return self._edition.topic(plain) == topic and matches(of.reads, plain)
 
     def behind(self, only: Container[str] | None = None) -> set[str]:
-        """Processors with a committed record that they have not taken in; empty means at rest. `only`: of these."""
+        """Processors with a committed record that they have not taken in, or a replay that is not through; empty means
+        at rest. `only`: of these."""
+        again = {lag.processor for lag in self.replays() if only is None or lag.processor in only}
         lags = [lag for lag in self.lags() if lag.committed < lag.end and (only is None or lag.processor in only)]
         far = {lag.processor for lag in lags if lag.end - lag.committed > _NEAR}
         if far:
-            return far
+            return far | again
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
-        return {lag.processor for lag in self._with_records(lags)}
+        return {lag.processor for lag in self._with_records(lags)} | again
+
+    def replays(self) -> list[Lag]:
+        """Partitions of which all from an offset on is to be said anew, and has not been yet: from there to what is
+        committed."""
+        out = []
+        wanted = self._ends()
+        for d in TOPOLOGY:
+            mine = [tp for tp in wanted if self._reads(d, tp[0])]
+            for tp in self._places(self._edition.group(d.name), mine):
+                since = told_by(tp.metadata).anew
+                if since is not None:
+                    out.append(Lag(d.name, tp.topic, tp.partition, since, tp.offset))
+        return out
 
     def open(self, lags: Iterable[Lag]) -> list[Lag]:
         """Those of the lags behind which there is a committed record, and not only transaction markers."""
@@ -166,6 +182,9 @@ class Flow:
         return {(tp.topic, tp.partition): f.result(timeout=_CALL_S).offset for tp, f in found.items()}
 
     def _committed(self, group: str, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        return {(tp.topic, tp.partition): tp.offset for tp in self._places(group, wanted) if tp.offset >= 0}
+
+    def _places(self, group: str, wanted: Iterable[tuple[str, int]]) -> list[TopicPartition]:
         # By a consumer that never joins, not by AdminClient.list_consumer_group_offsets: when its response is an error,
         # librdkafka 2.16 handles it as if the admin client were in a group, and crashes the process.
         if group not in self._groups:
@@ -176,7 +195,7 @@ class Flow:
         for tp in found:
             if tp.error is not None:
                 raise KafkaException(tp.error)
-        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+        return list(found)
 
     def _with_records(self, lags: list[Lag]) -> list[Lag]:
         """Those behind which a record lies, and not markers alone."""

@@ -61,6 +61,7 @@ def destroy(
                         "keys": list(found.keys),
                         "folders": [str(p) for p in found.folders],
                         "done": list(found.done),
+                        "editions": list(found.editions),
                     },
                     indent=1,
                 )
@@ -73,6 +74,8 @@ def destroy(
         typer.echo(f"enclaves that have to acknowledge: {', '.join(found.enclaves) or 'none is known'}")
         typer.echo(f"keys: {', '.join(found.keys) or 'none'}")
         typer.echo(f"folders: {', '.join(map(str, found.folders)) or 'none'}")
+        if found.editions:
+            typer.echo(f"editions that are not in use, and go whole: {', '.join(found.editions)}")
         if found.done:
             typer.echo(f"done already: {', '.join(found.done)}")
         when = "has come" if found.allowed else "has not come: --before-hard-stop"
@@ -94,7 +97,7 @@ def destroy(
     )
     try:
         with not_up():
-            paths = run(settings, order, today, lambda folder: sync_enclave(settings, folder), console.print)
+            paths = run(settings, order, today, sync_enclave, console.print)
     except NotYetError as e:
         fail(str(e))
     if as_json:

@@ -44,17 +44,21 @@ def sync(
 ) -> None:
     """Bring DIR/enclave.duckdb to the end of research.person: new records in, deleted ones gone from the file.
 
-    Stopped or killed at any point, it goes on where it was. Away for longer than the topic keeps deletions, it rebuilds
-    the file. It acknowledges what it has deleted, in governance.acknowledgement or, where it may not write that, in
-    DIR/acknowledgement.json only. DuckDB lets one process write while nobody reads: with --follow the file is closed
-    while nothing comes.
+    It reads the edition that `lethe rollout switch` has put in use, with --follow also after a switch; LETHE_EDITION
+    says another. Stopped or killed at any point, it goes on where it was. Away for longer than the topic keeps
+    deletions, it rebuilds the file. It acknowledges what it has deleted, in governance.acknowledgement or, where it may
+    not write that, in DIR/acknowledgement.json only. DuckDB lets one process write while nobody reads: with --follow
+    the file is closed while nothing comes.
 
     Example: lethe enclave sync --to /srv/enclave --parquet
     """
     need_enclave()
     from confluent_kafka import KafkaException
 
+    from infra.editions import in_use, within
     from schemas.registry import Registry, RegistryDownError
+    from stream_processors.access import ENCLAVE
+    from stream_processors.edition import Edition
     from stream_processors.enclave.store import FileInUseError
     from stream_processors.enclave.sync import Options, TopicUnreadableError
     from stream_processors.enclave.sync import sync as run
@@ -73,8 +77,17 @@ def sync(
             _print(console, to, done)
 
     registry = Registry(settings.registry, deadline_seconds=_REGISTRY_S)
+
+    def wanted() -> Edition:
+        return Edition(settings.edition) if settings.edition else in_use(settings.acting_as(ENCLAVE), registry)
+
     try:
-        run(settings, to, registry, Options(name, follow, parquet, memory_mb, sweep_s=sweep_s), show)
+        while True:
+            edition = wanted()
+            options = Options(name, follow, parquet, memory_mb, sweep_s=sweep_s, moved=lambda e=edition: wanted() != e)  # type: ignore[misc]
+            run(within(settings, edition), to, registry, options, show)
+            if not follow:
+                break
     except (TopicUnreadableError, RegistryDownError) as e:
         fail(str(e), EXIT_NOT_UP)
     except FileInUseError as e:

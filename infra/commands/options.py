@@ -116,3 +116,19 @@ def away(error: KafkaException, go_on: str = "") -> NoReturn:
     if found.code() in _UNKNOWN_TOPIC:
         fail(f"a topic is missing ({describe(found)}): `lethe provision` makes it{go_on}", EXIT_ERROR)
     fail(f"the broker does not answer ({describe(found)}): `lethe up` brings it up{go_on}", EXIT_NOT_UP)
+
+
+@contextmanager
+def asking(go_on: str = "") -> Iterator[None]:
+    """End the command with advice where the broker or the registry does not answer, or something is not provisioned.
+    `go_on`: how to go on later."""
+    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
+
+    try:
+        yield
+    except KafkaException as e:
+        away(e, go_on)
+    except RegistryDownError as e:
+        fail(f"{e}: `lethe up` brings it up{go_on}", EXIT_NOT_UP)
+    except SchemaNotRegisteredError as e:
+        fail(f"{e}; `lethe provision` registers what is missing{go_on}", EXIT_ERROR)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import AsJson, By, Execute, Reason, away, up
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_PENDING, EXIT_USAGE, fail
+from infra.commands.options import AsJson, By, Execute, Reason, asking, up
+from infra.errors import EXIT_ERROR, EXIT_PENDING, EXIT_USAGE, fail
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,23 +67,15 @@ def reconcile(
     """
     from infra.reconciler import reconcile_stack
     from producers.rejected import rejected_of
-    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
     from stream_processors.accounting.page import page
 
     if execute and not (remove_strays and (reason or "").strip()):
         fail("--execute is for --remove-strays, and needs a --reason", EXIT_USAGE)
     settings, console = up(Settings()), Console(stderr=True)
-    try:
-        with console.status("reading") if console.is_terminal else _Quiet():
-            whole = reconcile_stack(settings, wait)
-            if remove_strays:
-                whole = _removed(settings, whole, wait, execute, reason, by)
-    except KafkaException as e:
-        away(e)
-    except RegistryDownError as e:
-        fail(str(e), EXIT_NOT_UP)
-    except SchemaNotRegisteredError as e:
-        fail(f"{e}; `lethe provision` registers what is missing", EXIT_ERROR)
+    with asking(), console.status("reading") if console.is_terminal else nullcontext():
+        whole = reconcile_stack(settings, wait)
+        if remove_strays:
+            whole = _removed(settings, whole, wait, execute, reason, by)
     found = whole.of(supplier, batch)
     if batch is not None and not found.batches:
         fail(f"no batch starts with {batch}; `lethe batches` lists them", EXIT_ERROR)
@@ -124,14 +116,6 @@ def _removed(
         if not done:
             break
     return found
-
-
-class _Quiet:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def _json(found: Report, rejects: dict[str, list[Rejected]]) -> dict[str, Any]:

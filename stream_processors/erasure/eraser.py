@@ -285,7 +285,7 @@ class Eraser:
         contract = contracts.identified(supplier, dataset)
         received = {row: datetime.fromtimestamp(batch.times[row] / 1000, UTC).date() for row in rows}
         until: dict[int, date] = dict.fromkeys(rows, self._policy.hard_stop)
-        for found, frame in contents(_only(batch, rows), contract, self._ids):
+        for found, frame in contents(batch.only(rows), contract, self._ids):
             of = [rows[i] for i in found]
             days = pl.Series([received[row] for row in of], dtype=pl.Date)
             until.update(zip(of, frame.select(expires_on(self._policy, contract, days)).to_series(), strict=True))
@@ -365,17 +365,6 @@ def contents(batch: Inputs, contract: Contract, ids: SchemaIds) -> Iterator[tupl
             continue
         if found.good:
             yield [rows[i] for i in found.good], pl.DataFrame(one_batch(found.batch))
-
-
-def _only(batch: Inputs, rows: Sequence[int]) -> Inputs:
-    return Inputs(
-        batch.topic,
-        batch.partition,
-        [batch.keys[r] for r in rows],
-        [batch.values[r] for r in rows],
-        [batch.offsets[r] for r in rows],
-        [batch.times[r] for r in rows],
-    )
 
 
 def _texts(keys: Iterable[bytes | None]) -> list[str | None]:

@@ -27,6 +27,19 @@ class Inputs:
     """Offsets of records that a later one of the same key, further on in the log, replaces: of these nothing is to be
     said. Known only while a processor that keeps nothing reads its inputs again."""
 
+    def only(self, rows: Sequence[int]) -> Inputs:
+        """Some of the records, by their place in this batch."""
+        return Inputs(
+            self.topic,
+            self.partition,
+            [self.keys[r] for r in rows],
+            [self.values[r] for r in rows],
+            [self.offsets[r] for r in rows],
+            [self.times[r] for r in rows],
+            [self.headers[r] for r in rows] if self.headers is not None else None,
+            self.superseded,
+        )
+
     def latest(self) -> dict[bytes, bytes | None]:
         """Last value of each key, in order of first appearance: what a table holds after this batch."""
         return {k: v for k, v in zip(self.keys, self.values, strict=True) if k is not None}

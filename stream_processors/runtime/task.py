@@ -102,14 +102,4 @@ class Task:
 def _without_heartbeats(inputs: Inputs) -> Inputs:
     if HEARTBEAT_KEY not in inputs.keys:
         return inputs
-    keep = [i for i, k in enumerate(inputs.keys) if k != HEARTBEAT_KEY]
-    return Inputs(
-        inputs.topic,
-        inputs.partition,
-        [inputs.keys[i] for i in keep],
-        [inputs.values[i] for i in keep],
-        [inputs.offsets[i] for i in keep],
-        [inputs.times[i] for i in keep],
-        [inputs.headers[i] for i in keep] if inputs.headers is not None else None,
-        inputs.superseded,
-    )
+    return inputs.only([i for i, k in enumerate(inputs.keys) if k != HEARTBEAT_KEY])

@@ -17,7 +17,6 @@ from stream_processors.accounting.tables import Source
 from stream_processors.runtime.account import BATCH_HEADER, record_hashes
 from stream_processors.runtime.driver import Driver, reads_topic
 from stream_processors.runtime.partition import partition_of
-from stream_processors.runtime.records import Inputs
 from stream_processors.topology import NAMES, build
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, REGISTRY, framed
 
@@ -119,19 +118,6 @@ def leave(driver: Driver, people: int = PEOPLE, absences: int = ABSENCES) -> Non
 def ended(of: Iterable[Record]) -> list[Record]:
     """Their tombstones."""
     return [(subject, key, None) for subject, key, _ in of]
-
-
-def inputs_of(batch: Inputs, rows: Sequence[int]) -> Inputs:
-    """Some of the records of a batch."""
-    return Inputs(
-        batch.topic,
-        batch.partition,
-        [batch.keys[r] for r in rows],
-        [batch.values[r] for r in rows],
-        [batch.offsets[r] for r in rows],
-        [batch.times[r] for r in rows],
-        [batch.headers[r] for r in rows] if batch.headers is not None else None,
-    )
 
 
 def source(driver: Driver) -> Source:

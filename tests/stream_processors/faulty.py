@@ -9,8 +9,16 @@ from dataclasses import dataclass, replace
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
 from stream_processors.runtime.state import View
-from tests.stream_processors.accounted import inputs_of
 from tests.stream_processors.tables import PARTITIONS
+
+OUTPUTS = {
+    "pseudonymise": "linkage.activity",
+    "route": "linkage.candidate",
+    "link": "linkage.link",
+    "join": "linkage.contribution",
+    "publish": "research.person",
+}
+"""What each processor says to the next."""
 
 Spoil = Callable[[Emit, int], Emit]
 """What a fault makes of the records of a topic, at the place of the record that it is about."""
@@ -65,7 +73,7 @@ class Patched:
                 self.key = batch.keys[rows[0]]
             keep = [i for i, key in enumerate(batch.keys) if batch.topic != self.topic or key != self.key]
             self.times += len(batch.keys) - len(keep)
-            out.append(inputs_of(batch, keep))
+            out.append(batch.only(keep))
         return out
 
 

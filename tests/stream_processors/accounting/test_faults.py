@@ -29,7 +29,7 @@ from tests.stream_processors.accounted import (
     records,
     report_of,
 )
-from tests.stream_processors.faulty import Patched, Spoil, altered, doubled, dropped, misplaced, of_another
+from tests.stream_processors.faulty import OUTPUTS, Patched, Spoil, altered, doubled, dropped, misplaced, of_another
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, REGISTRY, decoded, framed
 
 
@@ -51,13 +51,6 @@ class Fault:
         return f"{self.processor}-{self.partition} {self.topic} {'tombstone ' * self.tombstones}{what}"
 
 
-OUTPUTS = {
-    "pseudonymise": "linkage.activity",
-    "route": "linkage.candidate",
-    "link": "linkage.link",
-    "join": "linkage.contribution",
-    "publish": "research.person",
-}
 INPUTS = {
     "pseudonymise": "identified.dfe.absence",
     "route": "linkage.identity",
