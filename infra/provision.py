@@ -84,6 +84,18 @@ class Provisioned:
     taken_back: tuple[str, ...] = ()
     credentials: tuple[Path, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "topics": [s.name for s in self.topics],
+            "created": list(self.created),
+            "corrected": list(self.corrected),
+            "schemas": len(self.schema_ids),
+            "granted": self.granted,
+            "taken_back": list(self.taken_back),
+            "credentials": [str(path) for path in self.credentials],
+        }
+
 
 def provision(
     settings: Settings,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from infra.commands.options import AsJson, tell
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, end_tidily_on_sigterm, fail, need_enclave
 from infra.logs import configure
 from infra.settings import Settings
@@ -103,6 +104,7 @@ def sync(
 @enclave_app.command()
 def credential(
     to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for ca.crt and enclave.pem; made if not there.")],
+    as_json: AsJson = False,
 ) -> None:
     """Put what researchers authenticate by into DIR: it reads research.person, acknowledges deletions, nothing else.
 
@@ -118,8 +120,8 @@ def credential(
 
     settings = Settings()
     init_credentials(settings, [ENCLAVE])
-    for source in (settings.access / CA_CERTIFICATE, credential_file(settings, ENCLAVE)):
-        typer.echo(f"made {hand_out(source, to)}")
+    made = [str(hand_out(f, to)) for f in (settings.access / CA_CERTIFICATE, credential_file(settings, ENCLAVE))]
+    tell({"made": made}, [f"made {path}" for path in made], as_json)
 
 
 def _print(console: Console, to: Path, done: Round) -> None:

@@ -3,14 +3,15 @@ who is asking."""
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from confluent_kafka import KafkaError, KafkaException
@@ -19,6 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.keys import KeyFile
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
@@ -132,3 +136,18 @@ def asking(go_on: str = "") -> Iterator[None]:
         fail(f"{e}: `lethe up` brings it up{go_on}", EXIT_NOT_UP)
     except SchemaNotRegisteredError as e:
         fail(f"{e}; `lethe provision` registers what is missing{go_on}", EXIT_ERROR)
+
+
+def tell(document: Mapping[str, object], lines: Iterable[str], as_json: bool) -> None:
+    """What came of a command: as one JSON document for programs, or in lines for people."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def files_told(files: Iterable[KeyFile]) -> dict[str, list[str]]:
+    """Files that were made, and those that were there already, for `--json`."""
+    files = list(files)
+    return {"made": [str(f.path) for f in files if f.made], "kept": [str(f.path) for f in files if not f.made]}
