@@ -148,6 +148,7 @@ class Runner:
         self.faulty: dict[str, Faulty] = {}
         self._workers: dict[str, Worker] = {}
         self._threads: dict[str, threading.Thread] = {}
+        self.watched: dict[str, WorkerMetrics] = {}
         self.ended: dict[str, BaseException] = {}
 
     def start(self, name: str) -> None:
@@ -156,7 +157,7 @@ class Runner:
 
         def work() -> None:
             with Instance.claim(self.settings.state, name, 1) as mine:
-                told = WorkerMetrics(name, mine.folder, self.settings.batch_records)
+                self.watched[name] = told = WorkerMetrics(name, mine.folder, self.settings.batch_records)
                 worker = Worker(faulty, self.settings, mine, accounts=self._ids, observer=told)
                 self._workers[name] = worker
                 ready.set()
@@ -811,7 +812,7 @@ def damaged_in_use(world: World) -> Any:
     store.sweep(now_ms())  # so that all of it lies in files
     store.close()
     world.run.start("route")
-    world.rest()
+    until(lambda: world.run.watched["route"].served == world.settings.partitions)
     for file in folder.glob("*.sst"):
         with file.open("r+b") as f:
             f.write(b"\x00" * (file.stat().st_size * 3 // 4))
