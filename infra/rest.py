@@ -50,6 +50,8 @@ class Flow:
         self._readers: dict[str, Consumer] = {}
         self._groups: dict[str, Consumer] = {}
         self._edition = Edition(settings.edition)
+        self._again: set[str] = set()
+        """Groups that read everything again, and have not held what they said to it yet: by what they commit."""
 
     def close(self) -> None:
         """Release the connections."""
@@ -72,27 +74,29 @@ class Flow:
         return self._edition.topic(plain) == topic and matches(of.reads, plain)
 
     def behind(self, only: Container[str] | None = None) -> set[str]:
-        """Processors with a committed record that they have not taken in, or a replay that is not through; empty means
-        at rest. `only`: of these."""
-        again = {lag.processor for lag in self.replays() if only is None or lag.processor in only}
+        """Processors with a committed record that they have not taken in, or that read or say anew and are not through;
+        empty means at rest. `only`: of these."""
         lags = [lag for lag in self.lags() if lag.committed < lag.end and (only is None or lag.processor in only)]
+        again = {d.name for d in TOPOLOGY if self._edition.group(d.name) in self._again}
+        if again := again if only is None else {name for name in again if name in only}:
+            return again
         far = {lag.processor for lag in lags if lag.end - lag.committed > _NEAR}
         if far:
-            return far | again
+            return far
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
-        return {lag.processor for lag in self._with_records(lags)} | again
+        return {lag.processor for lag in self._with_records(lags)}
 
     def replays(self) -> list[Lag]:
-        """Partitions of which all from an offset on is to be said anew, and has not been yet: from there to what is
-        committed."""
+        """Partitions that a processor reads or says anew and is not through with, for a replay or after a long absence:
+        from there to what is committed."""
         out = []
         wanted = self._ends()
         for d in TOPOLOGY:
             mine = [tp for tp in wanted if self._reads(d, tp[0])]
             for tp in self._places(self._edition.group(d.name), mine):
-                since = told_by(tp.metadata).anew
-                if since is not None:
-                    out.append(Lag(d.name, tp.topic, tp.partition, since, tp.offset))
+                told = told_by(tp.metadata)
+                if tp.offset >= 0 and told.time_ms == 0:
+                    out.append(Lag(d.name, tp.topic, tp.partition, told.anew or 0, tp.offset))
         return out
 
     def open(self, lags: Iterable[Lag]) -> list[Lag]:
@@ -182,7 +186,11 @@ class Flow:
         return {(tp.topic, tp.partition): f.result(timeout=_CALL_S).offset for tp, f in found.items()}
 
     def _committed(self, group: str, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        return {(tp.topic, tp.partition): tp.offset for tp in self._places(group, wanted) if tp.offset >= 0}
+        found = self._places(group, wanted)
+        self._again.discard(group)
+        if any(tp.offset >= 0 and told_by(tp.metadata).time_ms == 0 for tp in found):
+            self._again.add(group)
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def _places(self, group: str, wanted: Iterable[tuple[str, int]]) -> list[TopicPartition]:
         # By a consumer that never joins, not by AdminClient.list_consumer_group_offsets: when its response is an error,

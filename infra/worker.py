@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -160,6 +161,16 @@ def _state_of(path: Path | None) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Nobody is left behind whom no command would stop: a processor may be killed at any point."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):  # Linux
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def supervise(names: Sequence[str]) -> int:
     """A process for each processor; they divide the cores. SIGTERM and SIGINT are passed on.
 
@@ -168,7 +179,10 @@ def supervise(names: Sequence[str]) -> int:
     """
     # Rust and C++ below share glibc's allocator: one arena for each of their threads would keep what all have freed.
     env = {"MALLOC_ARENA_MAX": "2", **os.environ}
-    running = {subprocess.Popen([sys.executable, "-m", "infra.worker", name], env=env): name for name in names}
+    running = {
+        subprocess.Popen([sys.executable, "-m", "infra.worker", name], env=env, preexec_fn=_end_with_parent): name
+        for name in names
+    }
     by_pid = {process.pid: process for process in running}
     stopping = False
 

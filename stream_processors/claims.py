@@ -34,6 +34,7 @@ OUTCOMES = ("waiting", "linked", "ambiguous", "contested")
 _WAITING, _LINKED, _AMBIGUOUS, _CONTESTED = range(4)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NOBODY = -1
+_PAIRS_AT_ONCE = 1_000_000
 _COHORT = "cohort"
 
 
@@ -380,12 +381,13 @@ def _near_pairs(pairs: _Pairs, encodings: pa.ChunkedArray, of: _Codes, rules: Ru
             continue
         start = np.searchsorted(of.block[cohort], of.block[departments], "left")
         count = np.searchsorted(of.block[cohort], of.block[departments], "right") - start
-        left, right = np.repeat(departments, count), cohort[_ranges(start, count)]
-        rows, at = np.unique(np.concatenate([left, right]), return_inverse=True)
-        filters = stacked(texts.take(pa.array(rows)).to_pylist())
-        first, second = np.split(at.reshape(-1).astype(np.int64), 2)
-        enough, bits = evident(filters, first, second, weights)
-        made.append(Near(left[enough], right[enough], bits))
+        filters = stacked(texts.take(pa.array(np.concatenate([departments, cohort]))).to_pylist())
+        # Some at a time: two crowded blocks have more pairs than fit in memory.
+        parts = np.flatnonzero(np.diff(np.cumsum(count) // _PAIRS_AT_ONCE, prepend=-1))
+        for some in np.split(np.arange(len(departments)), parts[1:]):
+            first, second = np.repeat(some, count[some]), _ranges(start[some], count[some])
+            enough, bits = evident(filters, first, len(departments) + second, weights)
+            made.append(Near(departments[first[enough]], cohort[second[enough]], bits))
     return Near(*(np.concatenate([getattr(n, name) for n in made]) for name in ("department", "cohort", "bits")))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import date
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ FIRST = "0" * 64
 
 WHY = "lethe.why"
 """Header of what pseudonymise deletes in the linkage zone: JSON, why, where it is not the supplier's own deletion."""
-LATER = ("reason", "by", "order_id", "tombstone", "refused")
+LATER = ("reason", "by", "order_id", "tombstone", "refused", "policy")
 """Fields that the first lines had not: they are in the digest where they say something."""
 
 Line = Mapping[str, Any]
@@ -40,13 +40,14 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """Why pseudonymise takes a record back. `refused_at`: topic and offset, supplier and dataset of a record that came
-    and was refused."""
+    and was refused. `as_of`: the day as of which it had expired, where it lay."""
 
-    why: Literal["erasure", "withdrawal", "correction"]
+    why: Literal["erasure", "withdrawal", "correction", "expiry"]
     reason: str | None = None
     by: str | None = None
     order_id: str | None = None
     refused_at: tuple[str, int, str, str] | None = None
+    as_of: date | None = None
 
     @classmethod
     def ordered(cls, reason: str, by: str, order_id: str, refused_at: tuple[str, int, str, str] | None) -> Deletion:
@@ -56,7 +57,9 @@ class Deletion:
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """As a record's headers."""
-        said = [self.why, self.reason, self.by, self.order_id, self.refused_at]
+        said: list[Any] = [self.why, self.reason, self.by, self.order_id, self.refused_at]
+        if self.as_of is not None:
+            said.append(self.as_of.isoformat())
         return [(WHY, json.dumps(said, separators=(",", ":")).encode())]
 
     @classmethod
@@ -64,8 +67,9 @@ class Deletion:
         """From a record's headers; without ours, the supplier withdrew it."""
         for name, value in headers or ():
             if name == WHY:
-                why, reason, by, order_id, at = json.loads(value)
-                return cls(why, reason, by, order_id, tuple(at) if at else None)
+                why, reason, by, order_id, at, *day = json.loads(value)
+                as_of = date.fromisoformat(day[0]) if day else None
+                return cls(why, reason, by, order_id, tuple(at) if at else None, as_of)
         return cls("withdrawal")
 
 
@@ -82,25 +86,57 @@ def digest(line: Line) -> str:
     `LATER` fields that are null or false are left out, so that lines from before them have the digest that they had.
     The text is made here: `json.dumps` takes twice as long where a value is a date.
     """
-    parts: list[str] = []
-    for name, begins in _fields(tuple(line)):
-        value = line[name]
-        if type(value) is str:
-            parts.append(begins + _quoted(value))
-        elif value is None or value is False:
-            if name not in LATER:
-                parts.append(begins + ("null" if value is None else "false"))
-        elif isinstance(value, int):
-            parts.append(begins + ("true" if value is True else str(value)))
-        else:
-            parts.append(f'{begins}"{value.isoformat()}"')
-    return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()
+    names = [name for name in sorted(line) if name != "digest"]
+    return _hashed(",".join(said for name in names if (said := _said(name, line[name]))))
 
 
-@lru_cache(maxsize=64)
-def _fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Names as they come in the digest, and how each begins there; lines have few sets of names."""
-    return [(name, f"{_quoted(name)}:") for name in sorted(names) if name != "digest"]
+class Form:
+    """Lines that say the same but for which record, and where it lay: what is the same in their digests is made once.
+
+    Holds: what `chained` makes of a line of this form is what the function of that name makes of it.
+    """
+
+    def __init__(self, fixed: Line) -> None:
+        """`fixed`: every field of the lines but `_EACH` and `digest`."""
+        self._fixed = dict(fixed)
+        said = [(name, _said(name, fixed[name]) if name in fixed else None) for name in sorted({*fixed, *_EACH})]
+        pieces, piece = [], ""
+        for name, text in said:
+            if text is None:
+                pieces.append(f"{piece},{_quoted(name)}:")
+                piece = ""
+            elif text:
+                piece += f",{text}"
+        self._before, self._pieces = pieces[0].removeprefix(","), (*pieces[1:], piece)
+
+    def chained(self, record: str, offset: int, head: Head) -> tuple[dict[str, Any], Head]:
+        """See `chained`. `record` is hex digits."""
+        previous, name, sequence, end = self._pieces
+        hashed = _hashed(
+            f'{self._before}{offset}{previous}"{head.digest}"{name}"{record}"{sequence}{head.sequence}{end}'
+        )
+        each = {"record": record, "offset": offset, "sequence": head.sequence, "previous": head.digest}
+        return {**self._fixed, **each, "digest": hashed}, Head(head.sequence + 1, hashed)
+
+
+_EACH = ("offset", "previous", "record", "sequence")
+"""What differs from line to line of a form, in the order of the digest."""
+
+
+def _said(name: str, value: object) -> str:
+    """A field as the digest has it; empty if it is left out."""
+    if isinstance(value, str):
+        return f"{_quoted(name)}:{_quoted(value)}"
+    if value is None or value is False:
+        return "" if name in LATER else f"{_quoted(name)}:{'null' if value is None else 'false'}"
+    if isinstance(value, int):
+        return f"{_quoted(name)}:{'true' if value is True else value}"
+    assert isinstance(value, date)
+    return f'{_quoted(name)}:"{value.isoformat()}"'
+
+
+def _hashed(members: str) -> str:
+    return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()
 
 
 def key(line: Line) -> bytes:

@@ -6,7 +6,7 @@ before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -42,7 +42,9 @@ _CANDIDATE = contracts.contract("linkage/candidate")
 _LINK = contracts.contract("linkage/link")
 _HOME_BYTES = 2
 _FIRST_PASS = b"1:"
-_BLOCKS_AT_ONCE = 1_000  # bounds the memory of a batch that touches many blocks
+_Block = tuple[bytes, list[Row], list[Row]]
+"""A block, its candidates, and what was claimed of them."""
+_BLOCKS_AT_ONCE, _ROWS_AT_ONCE = 100, 20_000  # bound the memory of a batch that touches many blocks
 CROWDED = 1_000
 """Subjects of a block from which on it is remembered, so that a change costs what its neighbourhood costs."""
 _MOST_REMEMBERED = 6_000  # subjects of a partition, 5 KB each
@@ -106,8 +108,8 @@ class Link:
             else:
                 self._settle_around(view, crowd, keys, frequent, out)
         rest = self._settle_spine(view, {block: by_block[block] for block in rest}, out)
-        for low in range(0, len(rest), _BLOCKS_AT_ONCE):
-            self._settle_blocks(view, rest[low : low + _BLOCKS_AT_ONCE], frequent, out)
+        for some in _gathered(view, rest):
+            self._settle_blocks(view, some, frequent, out)
         self._crowds.keep(view)
         frequent.say(max((max(b.times, default=0) for b in inputs), default=0), self._ids, self._partitions, out)
         for batch in inputs:
@@ -140,13 +142,11 @@ class Link:
             self._tell(view, rows, spine_of(table), {k: v for k, v in said if v is not None}, out)
         return [block for block in changed if block not in settled]
 
-    def _settle_blocks(self, view: View, blocks: Sequence[bytes], frequent: Frequent, out: Outputs) -> None:
+    def _settle_blocks(self, view: View, blocks: Sequence[_Block], frequent: Frequent, out: Outputs) -> None:
         """Work whole blocks out anew; those that are crowded are remembered, so that it is the last time."""
-        prefixes = [b + b"|" for b in blocks]
-        found, said = _scan(view, "candidates", prefixes), _scan(view, "claims", prefixes)
         together, said_together, over = list[Row](), list[Row](), list[tuple[str, str]]()
-        for block, rows, claimed in zip(blocks, found, said, strict=True):
-            if len(rows) < CROWDED:
+        for block, rows, claimed in blocks:
+            if len(rows) < CROWDED or not self._crowds.takes(view, len(rows)):
                 together += rows
                 said_together += claimed
             else:
@@ -156,7 +156,7 @@ class Link:
                 self._crowds.add(view, block, crowd)
                 over += self._say(view, rows, table, dict(claimed), crowd.near(_places(table)), out)
         over += self._say(view, together, _table(together) if together else None, dict(said_together), None, out)
-        frequent.of_blocks([b.decode() for b in blocks], over)
+        frequent.of_blocks([block.decode() for block, _, _ in blocks], over)
 
     def _settle_around(self, view: View, crowd: Crowd, keys: Sequence[bytes], frequent: Frequent, out: Outputs) -> None:
         """Work out anew what the changed candidates of a remembered block may have to do with."""
@@ -239,17 +239,26 @@ class _Crowds:
     def __init__(self) -> None:
         self._held: dict[int, dict[bytes, Crowd]] = {}
         self._after: dict[int, Writes] = {}
+        self._added: dict[int, int] = {}
 
     def of(self, view: View) -> dict[bytes, Crowd]:
         """By block. Who changes one must call `keep` at the end of the batch."""
         if view.base is None or view.base is not self._after.pop(view.partition, None):
             self._held[view.partition] = {}
+        self._added[view.partition] = 0
         return self._held[view.partition]
+
+    def takes(self, view: View, subjects: int) -> bool:
+        """Whether so many subjects more would still be remembered at the end of this batch: if not, what it takes to
+        know who has to do with whom is spared."""
+        added = self._added[view.partition]
+        return not added or added + subjects <= _MOST_REMEMBERED
 
     def add(self, view: View, block: bytes, crowd: Crowd) -> None:
         """Remember one more, and forget those that were added first where they are too many."""
         held = self._held[view.partition]
         held[block] = crowd
+        self._added[view.partition] += len(crowd)
         while len(held) > 1 and sum(map(len, held.values())) > _MOST_REMEMBERED:
             del held[next(iter(held))]
 
@@ -317,6 +326,21 @@ def _turn(key: bytes) -> bytes:
 
 def _home(said: bytes) -> int:
     return int.from_bytes(said[:_HOME_BYTES], "big")
+
+
+def _gathered(view: View, blocks: Sequence[bytes]) -> Iterator[list[_Block]]:
+    """Blocks as the state has them, some at a time."""
+    some, rows = list[_Block](), 0
+    for low in range(0, len(blocks), _BLOCKS_AT_ONCE):
+        here = blocks[low : low + _BLOCKS_AT_ONCE]
+        prefixes = [b + b"|" for b in here]
+        some += zip(here, _scan(view, "candidates", prefixes), _scan(view, "claims", prefixes), strict=True)
+        rows += sum(len(found) + len(said) for _, found, said in some[-len(here) :])
+        if rows >= _ROWS_AT_ONCE:
+            yield some
+            some, rows = [], 0
+    if some:
+        yield some
 
 
 def _scan(view: View, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:

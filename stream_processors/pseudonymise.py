@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import polars as pl
 import pyarrow as pa
@@ -22,8 +23,10 @@ from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
 from stream_processors.epochs import Epochs
-from stream_processors.erasure import eraser
+from stream_processors.erasure import eraser, overdue
 from stream_processors.erasure.eraser import Eraser
+from stream_processors.erasure.overdue import SourceExpiry
+from stream_processors.erasure.reading import received
 from stream_processors.erasure.suppression import Ordered, Suppressed, subjects_of
 from stream_processors.ledger import Deletion
 from stream_processors.matching.catalogue import Catalogue
@@ -41,18 +44,18 @@ from stream_processors.runtime.state import View
 PSEUDONYMISE = Declaration(
     name="pseudonymise",
     by="subject id",
-    reads=("identified.*", *eraser.READS),
+    reads=("identified.*", *eraser.READS, *overdue.READS),
     writes=(
         "linkage.identity",
         "linkage.activity",
         "linkage.enquiry",
         "identified.*.quarantine",
         "governance.quarantine",
-        "identified.*",  # tombstones only, for whom an order erases (ADR 20)
+        "identified.*",  # tombstones for whom an order erases (ADR 20) and what has expired (ADR 25)
         *eraser.WRITES,
     ),
-    keeps=eraser.TABLES,
-    recalls=eraser.READS,
+    keeps=(*eraser.TABLES, *overdue.TABLES),
+    recalls=(*eraser.READS, *overdue.READS),
     headers=True,
 )
 """Header of a record that was put back from quarantine: how often. It comes along if the record fails again."""
@@ -78,8 +81,8 @@ class _Bad:
 
 
 class Pseudonymise:
-    """Stateless but for who is refused, which it reads at each start: what goes out is a function of each record, the
-    keys and that. A failed record takes back its key's output, and so does one that is refused."""
+    """Stateless but for who is refused and what day it is, which it reads at each start: what goes out is a function of
+    each record, the keys and that. A failed record takes back its key's output, and so does one that is refused."""
 
     declaration = PSEUDONYMISE
 
@@ -94,6 +97,7 @@ class Pseudonymise:
         areas: Areas,
         opener: Opener | None = None,
         eraser: Eraser | None = None,
+        expiry: SourceExpiry | None = None,
     ) -> None:
         generalise.check()
         self._refs, self._catalogue = refs, catalogue
@@ -102,15 +106,17 @@ class Pseudonymise:
             for keys in (epochs.leads, epochs.also)
             if keys is not None
         ]
-        self._opener, self._eraser = opener, eraser
+        self._opener, self._eraser, self._expiry = opener, eraser, expiry
         self.version = f"epoch {epochs.label}, catalogue {catalogue.label}, policy {policy.digest}, form {_FORM}"
         self._policy, self._ids, self._partitions = policy, schema_ids, partitions
         self._areas = areas
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Who is refused."""
+        """Who is refused, and what day it is."""
         if self._eraser is not None:
             self._eraser.absorb(view, inputs)
+        if self._expiry is not None:
+            self._expiry.absorb(view, inputs)
         return set()
 
     def everything(self, view: View) -> set[bytes]:  # noqa: ARG002
@@ -120,15 +126,17 @@ class Pseudonymise:
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:  # noqa: ARG002
         """Records of `identified.<supplier>.<dataset>` to identities, activities and quarantine.
 
-        And orders to erase to tombstones of them.
+        And orders to erase, and days that pass, to tombstones of them.
         """
         out = Outputs()
+        if self._expiry is not None:
+            self._expiry.sweep(view, out)
         suppressed = None
         if self._eraser is not None:
             self._eraser.settle(view, inputs, out)
             suppressed = self._eraser.suppressed(view)
         for batch in inputs:
-            if batch.topic in eraser.READS:
+            if batch.topic in PSEUDONYMISE.recalls:
                 continue
             _, supplier, dataset = batch.topic.split(".")
             if dataset == contracts.ENQUIRY:
@@ -142,6 +150,9 @@ class Pseudonymise:
         self, view: View, supplier: str, dataset: str, batch: Inputs, suppressed: Suppressed | None, out: Outputs
     ) -> None:
         contract = contracts.identified(supplier, dataset)
+        day = None
+        if self._expiry is not None:
+            batch, day = self._expiry.put_back(view, batch, out), self._expiry.day(view)
         bad: list[_Bad] = []
         gone: list[int] = []
         framed: dict[int, list[int]] = {}
@@ -183,7 +194,7 @@ class Pseudonymise:
         # In log order, so that the last record of a key has the last word.
         live = [r for rows, _ in taken for r in rows]
         bad = [b for b in bad if b.row not in refused]
-        why = self._why(supplier, dataset, batch, [b.row for b in bad], refused)
+        why = self._why(supplier, dataset, batch, [b.row for b in bad], refused, self._expired(batch, gone, day))
         retract = self._readable(list(dict.fromkeys([*gone, *why])), batch)
         last = {k: r for r, k in enumerate(batch.keys) if k is not None}
         if batch.superseded:
@@ -204,6 +215,12 @@ class Pseudonymise:
             out.emit(batch.topic, batch.partition, keys, [None] * len(keys))
             out.count("refused", len(came))
             self._eraser.refuse_subjects(view, by_details, suppressed, out)
+        if self._expiry is not None and day is not None:
+            over = self._expiry.over(batch, contract, day, [b.row for b in bad])
+            for rows, frame in taken:
+                over |= self._expiry.over_of(batch, contract, day, rows, frame)
+            ends = {k: batch.offsets[r] for k, r in last.items() if r in over}
+            self._expiry.end(view, batch.topic, ends, out)
         all_last = len(last) == len(batch.keys)
         replaced = [] if all_last else [r for r in live if last.get(batch.keys[r]) != r]  # type: ignore[arg-type]
         told = {"accepted": live, "deletions": gone, "quarantined": [b.row for b in bad]}
@@ -245,15 +262,28 @@ class Pseudonymise:
         return refused, of
 
     def _why(
-        self, supplier: str, dataset: str, batch: Inputs, bad: list[int], refused: dict[int, Ordered]
+        self,
+        supplier: str,
+        dataset: str,
+        batch: Inputs,
+        bad: list[int],
+        refused: dict[int, Ordered],
+        expired: dict[int, Headers],
     ) -> dict[int, Headers]:
         """What retention is told of each row that takes its key's output back, by row; of a supplier's own tombstone
         there is nothing to tell."""
-        headers = {r: Deletion("correction", by=supplier).headers for r in bad}
+        headers = {r: Deletion("correction", by=supplier).headers for r in bad} | expired
         for r, by in refused.items():
             at = (batch.topic, batch.offsets[r], supplier, dataset) if batch.values[r] is not None else None
             headers[r] = Deletion.ordered(by.reason, by.by, by.order_id, at).headers
         return headers
+
+    def _expired(self, batch: Inputs, gone: list[int], day: date | None) -> dict[int, Headers]:
+        """What retention is told of tombstones that were written here because a day had passed."""
+        if day is None:
+            return {}
+        said = Deletion("expiry", as_of=day).headers
+        return {row: said for row in gone if overdue.mark_of(batch, row) is not None}
 
     def _decode(self, id_: int, bodies: list[bytes], contract: Contract, topic: str) -> Decoded:
         if id_ == self._ids.schema_id(topic):
@@ -310,9 +340,9 @@ class Pseudonymise:
     ) -> None:
         if not rows:
             return
-        received = pl.Series([batch.times[r] for r in rows], dtype=pl.Int64).cast(pl.Datetime("ms")).dt.date()
+        on = received(batch, rows)
         named = frame.with_columns(self._refs_of(supplier, dataset, contract)).with_columns(
-            expires_on(self._policy, contract, received).alias("expires_on"), received.alias("received_on")
+            expires_on(self._policy, contract, on).alias("expires_on"), on.alias("received_on")
         )
         item = generalise.generalise(contract, named)
         if dataset == "person" and contract.name == "identified/council.person":

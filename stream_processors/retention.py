@@ -14,6 +14,7 @@ down without retention, which reads it and writes the line. See ADR 21.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -41,6 +42,7 @@ MARK = "lethe.retention"
 _EPOCH = date(1970, 1, 1)
 _LEDGER = contracts.contract("governance/ledger")
 HEAD_ROW, _WAY = b"head", b"way|"
+_pack = msgpack.Packer().pack
 
 
 def _declared(kind: Kind) -> Declaration:
@@ -52,6 +54,7 @@ def _declared(kind: Kind) -> Declaration:
         keeps=(Table("due", "true"), Table("calendar", "true"), Table("said", "said")),
         headers=True,
         says_anew=False,  # a line of the ledger is said once
+        counts_held=True,
     )
 
 
@@ -68,7 +71,7 @@ class _Way:
     latest: tuple[bytes | None, int] | None = None
 
     def packed(self) -> bytes:
-        packed: bytes = msgpack.packb([self.mark, self.destroys, self.latest])
+        packed: bytes = _pack([self.mark, self.destroys, self.latest])
         return packed
 
     @classmethod
@@ -101,6 +104,8 @@ class _Step:
     lines: list[dict[str, Any]] = field(default_factory=list)
     says: dict[bytes, tuple[bytes | None, int]] = field(default_factory=dict)
     """Key to value and mark."""
+    forms: dict[tuple[Envelope, str], ledger.Form] = field(default_factory=dict)
+    """Of what has expired: a form for each envelope and why."""
 
     def say(self, key: bytes, value: bytes | None, destroys: int | None = None) -> None:
         self.marks += 1
@@ -122,7 +127,7 @@ class Retention:
         self.declaration = DECLARATIONS[kind]
         self._kind, self._topic = kind, f"linkage.{kind}"
         self._stop = (policy.hard_stop - _EPOCH).days
-        self._ids = schema_ids
+        self._ids, self._policy = schema_ids, policy.digest
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Touched are the keys of the batch."""
@@ -156,6 +161,14 @@ class Retention:
         ways = {k[len(_WAY) :] for k, _ in view.scan("said", _WAY)}
         return {k for k, _ in view.scan("due", b"")} | ways
 
+    def held(self, view: View) -> dict[str, dict[str, int]]:
+        """How many records are held, by `<supplier>|<dataset>`."""
+        counts = Counter(tuple(msgpack.unpackb(row)[1:3]) for _, row in view.scan("due", b""))
+        return {self._topic: {self._whose(*whose): n for whose, n in counts.items()}}
+
+    def _whose(self, supplier: str, dataset: str | None) -> str:
+        return f"{supplier}|{dataset or self._kind}"
+
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Tombstones and lines for what has expired; what a tombstone has hit by mistake, again."""
         keys = sorted(touched)
@@ -165,16 +178,15 @@ class Retention:
         again, arrived = self._read_back(step, inputs)
         if not inputs:
             again = self._left_over(view, step)
-        expiring = set(keys) | self._expired(view, step, inputs)
+        expired = self._expired(view, step, inputs)
+        # Few are under way: to look for each that has expired would take longer than to look at all.
+        under_way = {k[len(_WAY) :]: row for k, row in view.scan("said", _WAY)} if expired else {}
+        for key in under_way.keys() & set(expired) if under_way else ():
+            if key not in rows:
+                rows[key], step.ways[key] = under_way[key], _Way.unpacked(under_way[key])
         for key in sorted(again):
-            expiring.discard(key)
             self._say_again(step, key, again[key])
-        candidates = sorted(expiring)
-        unloaded = [k for k in candidates if k not in rows]
-        for key, row in zip(unloaded, view.get_many("said", [_WAY + k for k in unloaded]), strict=True):
-            rows[key] = row
-            if row is not None:
-                step.ways[key] = _Way.unpacked(row)
+        candidates = sorted(set(expired).union(keys) - again.keys() if keys else expired)
         for key, packed in zip(candidates, view.get_many("due", candidates), strict=True):
             if packed is None:
                 continue
@@ -183,7 +195,11 @@ class Retention:
             if self._is_over(found.expires_on, step.now) and (way is None or way.destroys != offset):
                 # What was held when a shorter policy had it said again has not come too late.
                 late = key in arrived and key not in view.removed and self._is_over(found.expires_on, step.before)
-                self._line(step, key, found, offset, late=late)
+                form = step.forms.get((found, self._why(found, late)))
+                if form is not None:
+                    self._put_down(step, form, key, offset)
+                else:
+                    self._line(step, key, found, offset, late=late)
                 step.say(key, None, destroys=offset)
         return self._ended(view, step, rows)
 
@@ -198,12 +214,14 @@ class Retention:
     def _ended(self, view: View, step: _Step, rows: Mapping[bytes, bytes | None]) -> Outputs:
         out = Outputs()
         for (supplier, dataset, what), n in view.changes.items():
-            out.tally(self._topic, f"{supplier}|{dataset or self._kind} {what}", n)
-        for key in rows.keys() | step.ways.keys():
-            way = step.ways.get(key)
-            packed = way.packed() if way else None
+            out.tally(self._topic, f"{self._whose(supplier, dataset)} {what}", n)
+        for key, way in step.ways.items():
+            packed = way.packed()
             if packed != rows.get(key):
                 view.put("said", _WAY + key, packed)
+        for key, row in rows.items():
+            if row is not None and key not in step.ways:
+                view.put("said", _WAY + key, None)
         if step.now != step.before:
             view.put("said", clock.ROW, step.now.packed())
         if step.says or step.lines:
@@ -212,7 +230,9 @@ class Retention:
         headers = [[(MARK, str(mark).encode())] for _, mark in says.values()]
         out.emit(self._topic, view.partition, list(says), [value for value, _ in says.values()], headers)
         if step.lines:
-            batch = pa.RecordBatch.from_pylist(step.lines, schema=arrow_schema(_LEDGER))
+            schema = arrow_schema(_LEDGER)
+            columns = [pa.array([line[f.name] for line in step.lines], f.type) for f in schema]
+            batch = pa.RecordBatch.from_arrays(columns, schema=schema)
             values = wire.frame(self._ids.schema_id(ledger.TOPIC), encode(batch, _LEDGER))
             out.emit(ledger.TOPIC, view.partition, [ledger.key(line) for line in step.lines], values)
         for line in step.lines:
@@ -255,12 +275,23 @@ class Retention:
     def _taken_back(
         self, step: _Step, key: bytes, held: tuple[Envelope, int] | None, said: Deletion, tombstone: int
     ) -> None:
-        if held is not None:
+        if held is not None and said.why == "expiry":
+            self._line(step, key, *held, deletion=self._at_its_source(step, held[0], said), tombstone=tombstone)
+        elif held is not None:
             self._line(step, key, *held, deletion=replace(said, refused_at=None), tombstone=tombstone)
         if said.refused_at is not None:
             topic, offset, supplier, dataset = said.refused_at
             found = Envelope(self._stop, supplier, dataset if self._kind == "activity" else None)
             self._line(step, key, found, offset, deletion=said, tombstone=tombstone, topic=topic)
+
+    def _at_its_source(self, step: _Step, found: Envelope, said: Deletion) -> Deletion:
+        """What pseudonymise has taken back because it has expired, before our own clock came to it. If it has not, it
+        is the supplier's doing."""
+        days = [d for d in (step.now.day, said.as_of) if d is not None]
+        as_of = max(days, default=_EPOCH)
+        if min(found.expires_on, self._stop) > (as_of - _EPOCH).days:
+            return Deletion("withdrawal")
+        return Deletion("expiry", as_of=as_of)
 
     # What is under way.
 
@@ -320,18 +351,18 @@ class Retention:
     def _is_over(self, expires_on: int, at: Clock) -> bool:
         return at.confirmed is not None and min(expires_on, self._stop) <= at.confirmed
 
-    def _expired(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Keys that a tick has made expire; costs what they are, not what is held."""
+    def _expired(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> list[bytes]:
+        """Keys, each once, that a tick has made expire; costs what they are, not what is held."""
         now, before = step.now.confirmed, step.before.confirmed
         if now is None or not any(batch.topic == clock.TOPIC for batch in inputs):
-            return set()
+            return []
         if now >= self._stop:  # nothing may be held any more
             prefixes = [b""]
         elif now != before:
             prefixes = _up_to(now, before)
         else:
-            return set()
-        return {k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)}
+            return []
+        return [k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)]
 
     def _line(
         self,
@@ -345,11 +376,13 @@ class Retention:
         tombstone: int | None = None,
         topic: str | None = None,
     ) -> None:
-        """A line for a record. `late`: it had expired when it came, and was not held. `deletion`: it did not expire,
-        pseudonymise took it back, by the tombstone at that offset. `topic`: where it lay, if not here."""
+        """A line for a record. `late`: it had expired when it came, and was not held. `deletion`: pseudonymise took it
+        back, by the tombstone at that offset. `topic`: where it lay, if not here."""
         expires: int | None = min(found.expires_on, self._stop)
-        if deletion is None:
-            why = "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
+        as_of = _date(step.now.confirmed)
+        if deletion is None or deletion.why == "expiry":
+            why = self._why(found, late)
+            as_of = deletion.as_of if deletion is not None else as_of
             said: dict[str, Any] = {"reason": None, "by": None, "order_id": None, "refused": False}
         else:
             why = deletion.why
@@ -360,22 +393,31 @@ class Retention:
                 "order_id": deletion.order_id,
                 "refused": deletion.refused_at is not None,
             }
-        line = {
-            "record": hashlib.sha256(key).hexdigest(),
+        fixed = {
             "kind": self._kind,
             "dataset": found.dataset,
             "supplier": found.supplier,
             "why": why,
             "expires_on": _date(expires),
-            "as_of": _date(step.now.confirmed),
+            "as_of": as_of,
             "topic": topic or self._topic,
             "partition": step.partition,
-            "offset": offset,
             **said,
             "tombstone": tombstone,
+            "policy": self._policy if deletion is None or deletion.why == "expiry" else None,
         }
-        whole, step.head = ledger.chained(line, step.head)
-        step.lines.append(whole)
+        form = ledger.Form(fixed)
+        if deletion is None:
+            step.forms[found, why] = form
+        self._put_down(step, form, key, offset)
+
+    def _why(self, found: Envelope, late: bool) -> str:
+        """Why retention destroys a record."""
+        return "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
+
+    def _put_down(self, step: _Step, form: ledger.Form, key: bytes, offset: int) -> None:
+        line, step.head = form.chained(hashlib.sha256(key).hexdigest(), offset, step.head)
+        step.lines.append(line)
 
 
 def _date(days: int | None) -> date | None:

@@ -19,6 +19,7 @@ from stream_processors.epochs import Epochs
 from stream_processors.erasure import eraser
 from stream_processors.erasure.eraser import Eraser
 from stream_processors.erasure.order import TOPIC as ORDERS
+from stream_processors.erasure.overdue import SourceExpiry
 from stream_processors.erasure.suppression import SuppressionKeys
 from stream_processors.join import JOIN, Join
 from stream_processors.link import LINK, Link
@@ -78,12 +79,13 @@ ALSO_WRITE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Who may write a topic besides. Retention reads back what it writes into its input, and puts right what it hit by
 mistake (ADR 11); each line of the ledger has its writer in its key. pseudonymise answers orders, and writes tombstones
-at the source for whom it refuses whatever the supplier says (ADR 20). Alerts are the control plane's; link's have its
+at the source: for whom it refuses whatever the supplier says (ADR 20), and for what has expired, which it reads back
+as retention does (ADR 25). Alerts are the control plane's; link's have its
 partition in their key."""
 
 BESIDE: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "pseudonymise": frozenset(eraser.READS),
+        "pseudonymise": frozenset({*eraser.READS, CLOCK}),
         **{name: frozenset({CLOCK}) for name in ("publish", *(d.name for d in DECLARATIONS.values()))},
     }
 )
@@ -193,6 +195,7 @@ def _pseudonymise(context: Context) -> Processor:
         context.areas,
         Opener(epochs, context.catalogue, context.schema_ids, context.partitions),
         erases,
+        SourceExpiry(context.policy, context.schema_ids),
     )
 
 

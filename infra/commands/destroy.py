@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from infra.commands.destruction import BrokerData, Canaries, Enclaves, asked_of, not_up
-from infra.commands.options import AsJson
+from infra.commands.options import AsJson, up
 from infra.errors import end_tidily_on_sigterm, fail
 from infra.settings import Settings
 
@@ -45,6 +45,9 @@ def destroy(
 
     settings, today = Settings(), datetime.now(UTC).date()
     asked = asked_of(settings, canaries, True, enclave, None, broker_data)
+    if execute and not (reason and reason.strip()):
+        fail("--execute needs a --reason", 2)
+    settings = up(settings)
     if not execute:
         with not_up():
             found = preview(settings, today)
@@ -81,12 +84,10 @@ def destroy(
         when = "has come" if found.allowed else "has not come: --before-hard-stop"
         typer.echo(f"the hard stop {found.hard_stop} {when}; nothing was destroyed: repeat with --reason and --execute")
         return
-    if not reason or not reason.strip():
-        fail("--execute needs a --reason", 2)
     end_tidily_on_sigterm()
     console = Console(stderr=True, highlight=False)
     order = Order(
-        reason.strip(),
+        (reason or "").strip(),
         getpass.getuser(),
         asked.enclaves,
         without_enclave or (),

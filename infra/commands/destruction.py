@@ -13,7 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from infra.commands.options import AsJson
+from infra.commands.options import AsJson, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
 
@@ -25,7 +25,10 @@ destruction_app = typer.Typer(help="Proof and certificates of destruction.", no_
 
 Canaries = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Texts that must be nowhere: JSON by field, or one a line. Never printed."),
+    typer.Option(
+        metavar="FILE",
+        help="Texts that must be nowhere: JSON by field (a person's file, too), or one a line. Never printed.",
+    ),
 ]
 NothingLeft = Annotated[bool, typer.Option("--nothing-left", help="Prove that nothing at all is left.")]
 Enclaves = Annotated[list[Path] | None, typer.Option("--enclave", metavar="DIR", help="An enclave's folder, too.")]
@@ -56,8 +59,7 @@ def verify(
     Example: lethe destruction verify --canaries /tmp/files/truth/canaries.json --enclave /srv/enclave
     """
     settings = Settings()
-    asked = asked_of(settings, canaries, nothing_left, enclave, look_in, broker_data)
-    proof = proved(settings, asked)
+    proof = proved(settings, asked_of(settings, canaries, nothing_left, enclave, look_in, broker_data))
     if as_json:
         typer.echo(json.dumps(proof.as_json(), indent=1))
     else:
@@ -77,19 +79,22 @@ def asked_of(
     """What the options ask for; ends the command if one cannot be used."""
     from infra.destruction.needles import Needles, read_needles
     from infra.destruction.verify import Asked
+    from stream_processors.scan import LEAST
 
     if enclaves:
         need_enclave()
     try:
-        needles = Needles(read_needles(canaries) if canaries else {})
+        texts = read_needles(canaries) if canaries else {}
     except (OSError, ValueError):
         fail(f"{canaries}: is no list of texts", EXIT_USAGE)
+    if canaries and not any(len(text) >= LEAST for found in texts.values() for text in found):
+        fail(f"{canaries}: no text in it has the {LEAST} characters from which on it is looked for", EXIT_USAGE)
     for folder in [*(enclaves or ()), *(look_in or ()), *(broker_data or ())]:
         if not folder.is_dir():
             fail(f"{folder}: is no folder", EXIT_USAGE)
     return Asked(
         "nothing left" if nothing_left else "kept to the ledger",
-        needles,
+        Needles(texts),
         broker_data or [settings.broker_data],
         enclaves or (),
         look_in or (),
@@ -101,7 +106,7 @@ def proved(settings: Settings, asked: Asked) -> Proof:
     from infra.destruction.verify import verify as prove
 
     with not_up(), Console(stderr=True).status("looking") as status:
-        return prove(settings, asked, lambda what: status.update(f"looking at {what}"))
+        return prove(up(settings), asked, lambda what: status.update(f"looking at {what}"))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from infra.commands.options import AsJson, tell
+from infra.commands.options import AsJson, tell, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, end_tidily_on_sigterm, fail, need_enclave
 from infra.logs import configure
 from infra.settings import Settings
@@ -77,7 +77,7 @@ def sync(
         elif done.records or not follow:
             _print(console, to, done)
 
-    registry = Registry(settings.registry, deadline_seconds=_REGISTRY_S)
+    registry = Registry(up(settings).registry, deadline_seconds=_REGISTRY_S)
 
     def wanted() -> Edition:
         return Edition(settings.edition) if settings.edition else in_use(settings.acting_as(ENCLAVE), registry)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from confluent_kafka import KafkaException
 
-from infra.commands.options import AsJson, away
+from infra.commands.options import AsJson, away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.operation import Kind, Operation, OperationLog, now_ms, whoever
 from infra.settings import Settings
@@ -73,12 +73,12 @@ def erase(
     """
     from stream_processors.access import ERASURE
 
-    settings = Settings().acting_as(ERASURE)
+    settings = Settings()
     why, target = _reason(reason), _target(supplier, subject, person)
     name = by or whoever()
     if len(name) > _LONGEST_NAME:
         fail(f"--by is longer than {_LONGEST_NAME} characters", EXIT_USAGE)
-    followed = _follow(settings, target, why, name, execute=execute, lift=lift)
+    followed = _follow(up(settings).acting_as(ERASURE), target, why, name, execute=execute, lift=lift)
     if followed.outcome in _WHY_NOT:
         if as_json:
             typer.echo(json.dumps(_document(followed, why, name, executed=False), indent=1))

@@ -8,13 +8,16 @@ printed are counts and ratios, never a value of a record.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from infra.commands.options import bar
 from infra.errors import EXIT_ERROR, fail
 from producers import readers
 from producers.csv_files import read as read_csv
@@ -48,7 +52,6 @@ _PERSON = Columns(("subject_id", *_NAMES, "middle_names"), ("subject_id", *_NAME
 _TRUTH = Columns(*[("department_subject_id", "cohort_subject_id")] * 2, lenient=True)
 _CLEAN = ("clean_forename", "clean_surname", "clean_dob", "clean_sex", "clean_postcode")
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "X": "X"}
-_ENOUGH_SUBJECTS = 1_000
 _LONGEST_CELL = 10_000
 """Characters kept of a cell: matching looks at far fewer, and a record longer than a message would be refused."""
 _WIDTH = 120
@@ -71,8 +74,8 @@ class Near(StrEnum):
 NearOption = Annotated[
     Near,
     typer.Option(
-        help="Weights of near matches: estimated on the files themselves, without the truth (own; from 1,000 subjects "
-        "on each side), those that come with Lethe (shipped), or match keys alone (off)."
+        help="Weights of near matches: those that come with Lethe, fitted to the files without the truth (own), or as "
+        "they come (shipped); or match keys alone (off)."
     ),
 ]
 ThroughKafka = Annotated[
@@ -184,15 +187,15 @@ def weights(
     Example: lethe evaluate weights --families 6000 --seed 71 --out near.yaml
     """
     from stream_processors.matching.catalogue import load_catalogue
-    from stream_processors.matching.training import CAREFUL, train
+    from stream_processors.matching.training import POSTERIOR, train
 
     people, _, _ = _simulated(families, seed)
-    model = train(_clean(people), load_catalogue(), f"{seed}.{families}", CAREFUL)
+    model = train(_clean(people), load_catalogue(), f"{seed}.{families}")
     head = (
         f"# Near matches: evidence of each level of agreement, in bits. Written by\n"
         f"#   lethe evaluate weights --families {families} --seed {seed}\n"
-        f"# by expectation maximisation without the truth. A link needs a posterior of {_listed(CAREFUL.values())}\n"
-        f"# in passes {_listed(CAREFUL)}: chosen on simulated families of other seeds.\n"
+        f"# by expectation maximisation without the truth. A link needs a posterior of {_listed(POSTERIOR.values())}\n"
+        f"# in passes {_listed(POSTERIOR)}: chosen on simulated families of other seeds.\n"
     )
     rows = yaml.safe_dump(
         json.loads(model.model_dump_json(by_alias=True)), sort_keys=False, default_flow_style=None, width=120
@@ -369,6 +372,19 @@ class _Run:
     scores: Mapping[int, Scores]
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Millions of records live to the end: looking for garbage cycles among them takes a third of the time."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@_collector_paused()
 def _link(
     people: pl.DataFrame,
     same: pl.DataFrame,
@@ -392,11 +408,15 @@ def _link(
     """
     from stream_processors.matching.normalise import normalise
 
-    catalogue, used = _catalogue(people, near)
-    began = time.monotonic()
     # Ids of their own, short and without a bar: a file's id need not be one that a topic takes.
     sent = people.with_row_index("row").with_columns(pl.col("row").cast(pl.String))
-    refs, links = (_links_through_kafka if through_kafka else _links)(sent, many_to_one, catalogue)
+    with bar() as show:
+        catalogue, used = _catalogue(people, near, many_to_one, show)
+        began = time.monotonic()
+        if not through_kafka:
+            refs, links = _links(sent, many_to_one, catalogue, show)
+    if through_kafka:
+        refs, links = _links_through_kafka(sent, many_to_one, catalogue)
     link_seconds = time.monotonic() - began
     subjects = normalise(sent.join(refs, on="row", maintain_order="left"))
     named = subjects.select("supplier", "subject_id", "subject_ref")
@@ -434,29 +454,33 @@ def _clean(people: pl.DataFrame) -> pl.DataFrame:
     return normalise(people).with_columns(cohort=pl.col("supplier").str.starts_with("council-"))
 
 
-def _catalogue(people: pl.DataFrame, near: Near) -> tuple[Catalogue, str]:
+def _catalogue(
+    people: pl.DataFrame, near: Near, many_to_one: bool, show: Callable[[str, int, int], None]
+) -> tuple[Catalogue, str]:
     """The catalogue to link by, and what its near matches are, in words."""
     from stream_processors.matching.catalogue import load_catalogue
-    from stream_processors.matching.training import train
+    from stream_processors.matching.training import POSTERIOR, POSTERIOR_OF_MANY, adapt
 
     shipped = load_catalogue()
     if near is Near.off:
         return shipped.configured(near=False), "none: match keys alone"
-    cohort = people["supplier"].str.starts_with("council-").sum()
-    if near is Near.shipped or min(cohort, people.height - cohort) < _ENOUGH_SUBJECTS:
+    if near is Near.shipped:
         return shipped, "weights that come with Lethe"
-    model = train(_clean(people), shipped, "own", otherwise=shipped.near)
-    own = [p.number for p in model.passes if not shipped.near or p != shipped.near.of(p.number)]
-    if not own:
-        return shipped, "weights that come with Lethe"
-    return shipped.with_near(model), f"weights estimated on these files, without the truth (passes {_listed(own)})"
+    steps = len(shipped.passes)
+    least = POSTERIOR_OF_MANY if many_to_one else POSTERIOR
+    own = adapt(
+        _clean(people), shipped, "own", least, on_pass=lambda number: show("fitting weights", number - 1, steps)
+    )
+    return shipped.with_near(own), "weights fitted to these files, without the truth"
 
 
 def _listed(numbers: Iterable[object]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _links(people: pl.DataFrame, many_to_one: bool, catalogue: Catalogue) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _links(
+    people: pl.DataFrame, many_to_one: bool, catalogue: Catalogue, show: Callable[[str, int, int], None]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Subject references by row, and what `linkage.link` says in the end, as `final_outcomes` takes it."""
     from stream_processors.refs import Refs
     from stream_processors.runtime.driver import Driver
@@ -479,10 +503,18 @@ def _links(people: pl.DataFrame, many_to_one: bool, catalogue: Catalogue) -> tup
         for key, value in zip(part["row"].cast(pl.Binary), values, strict=True):
             log.append(key, value, now)
         named.append(part.select("row", subject_ref=refs.subject(supplier, pl.col("row"))))
+    rounds = 2 * len(catalogue.passes) + 1  # of `route`, and of `link` between them
+    show("pseudonymising", 0, rounds + 1)
     driver.run(_WHOLE_TOPIC, only={"pseudonymise"})
     if many_to_one:
         _part_suppliers(driver, registry)
-    driver.run(_WHOLE_TOPIC)
+    done = count(1)
+
+    def at_step() -> bool:
+        show("linking", min(next(done), rounds), rounds + 1)
+        return False
+
+    driver.run(_WHOLE_TOPIC, until=at_step)
     return pl.concat(named), _last_said(driver.table("linkage.link"))
 
 
@@ -536,7 +568,7 @@ def _part_suppliers(driver: Any, registry: StaticRegistry) -> None:
     """
     log = driver.log("linkage.identity", 0)
     values = _parted([r.key for r in log.records], [r.value for r in log.records], registry)
-    log.records = [dataclasses.replace(r, value=v) for r, v in zip(log.records, values, strict=True)]
+    log.records = [r._replace(value=v) for r, v in zip(log.records, values, strict=True)]
 
 
 def _parted(keys: Sequence[bytes], values: Sequence[bytes], ids: SchemaIds) -> list[bytes]:

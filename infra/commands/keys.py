@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import AsJson, files_told, tell
+from infra.commands.options import AsJson, answers, files_told, tell, up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.keys import KeyFileError, export_enquiry_key, init_certificate_key, init_council, init_keys
 from infra.settings import Settings
@@ -106,7 +106,7 @@ def rotate(
             def show(p: Progress) -> None:
                 status.update(f"{p.stage}: {p.behind} is behind on {p.partitions:,} partitions")
 
-            began = load(settings)
+            began = load(up(settings))
             done = go(settings, wait_s, show)
     except (KeyFileError, RotationError) as e:
         fail(str(e))
@@ -140,8 +140,9 @@ def epochs_status(as_json: AsJson = False) -> None:
     except KeyFileError as e:
         fail(str(e))
     live = None
-    with contextlib.suppress(KafkaException):
-        live = live_by_epoch(settings)
+    if answers(settings):
+        with contextlib.suppress(KafkaException):
+            live = live_by_epoch(settings)
     numbers = sorted({*manifest.checks, *(e for c in (live or {}).values() for e in c)})
     rows = [
         {
@@ -162,7 +163,7 @@ def epochs_status(as_json: AsJson = False) -> None:
             table.add_row(str(row["epoch"]), str(row["role"]), *shown, str(row["key"] or "none"))
         Console().print(table)
     if live is None:
-        fail("the stack is not up, so live records were not counted: lethe up", EXIT_NOT_UP)
+        fail("the stack is not up, so live records were not counted: `lethe up` brings it up", EXIT_NOT_UP)
 
 
 def _role(number: int, manifest: Manifest) -> str:

@@ -31,6 +31,7 @@ By = Annotated[
     str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
 ]
 
+_CONNECT_S = 1.5
 EXIT_INTERRUPTED = 130  # as shells have it
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _TAKEN_OVER = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
@@ -99,13 +100,19 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
 
 
-def up(settings: Settings) -> Settings:
-    """The settings, if somebody listens where the broker should; else the command ends at once with 3, where a client
-    would try for half a minute."""
+def answers(settings: Settings) -> bool:
+    """Whether somebody listens where the broker should: known at once, where a client would try for half a minute."""
     host, _, port = settings.bootstrap.split(",")[0].rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
     except OSError:
+        return False
+    return True
+
+
+def up(settings: Settings) -> Settings:
+    """The settings, if somebody listens where the broker should; else the command ends at once with 3."""
+    if not answers(settings):
         fail(f"nobody answers at {settings.bootstrap}: `lethe up` brings the stack up", EXIT_NOT_UP)
     return settings
 

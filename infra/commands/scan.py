@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.commands.options import up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
 
@@ -48,10 +49,10 @@ def scan(
         planted = Canaries(json.loads(canaries.read_text())) if canaries else None
     except (OSError, ValueError, AttributeError, TypeError):
         fail(f"{canaries}: is no list of canaries by field", EXIT_USAGE)
-    records = 0
+    settings, records = up(Settings()), 0
     found: Counter[str] = Counter()
     try:
-        for m in messages(Settings().acting_as(ENCLAVE), "research.person"):
+        for m in messages(settings.acting_as(ENCLAVE), "research.person"):
             records += 1
             found += scan_records([(m.key(), m.value(), m.headers() or [])], planted)
     except KafkaException as e:

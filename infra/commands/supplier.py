@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import AsJson, tell
+from infra.commands.options import AsJson, tell, up
 from infra.provision import (
     BrokerDownError,
     PartitionsDifferError,
@@ -61,7 +61,7 @@ def add(
     Example: lethe supplier add council-hackney
     """
     try:
-        done = add_supplier(Settings(), supplier, on_wait=say)
+        done = add_supplier(up(Settings()), supplier, on_wait=say)
     except EXPECTED as e:
         say(str(e))
         raise typer.Exit(1) from None
@@ -82,7 +82,7 @@ def ls(
     Example: lethe supplier ls --json
     """
     try:
-        found = suppliers_of(Settings(), on_wait=say)
+        found = suppliers_of(up(Settings()), on_wait=say)
     except EXPECTED as e:
         say(str(e))
         raise typer.Exit(1) from None

@@ -119,10 +119,14 @@ class ClusterSources:
 
     def quarantine(self) -> list[Mapping[str, Any]]:
         """See `Sources`."""
-        counts = Counter(
-            (r["supplier"], r["topic"].rpartition(".")[2], r["error"], r["field"] or "")
-            for r in self._rows("governance.quarantine")
-        )
+        from infra.monitoring.picture import quarantined_fields
+        from schemas.registry import Registry
+
+        registry = Registry(self.settings.registry, deadline_seconds=5)
+        try:
+            counts = quarantined_fields(self.settings, registry)
+        finally:
+            registry.close()
         names = ("supplier", "dataset", "error", "field")
         return [dict(zip(names, key, strict=True)) | {"records": n} for key, n in sorted(counts.items())]
 
@@ -184,7 +188,9 @@ class ClusterSources:
         return Enquirer(council, secret, read_enquiry_key(self.settings), self.settings.control_port).ask(asked)
 
     def _certificates(self) -> list[Path]:
-        return list((self.settings.base / "certificates").glob("*.json"))
+        from infra.destruction.journal import folder
+
+        return list(folder(self.settings).glob("certificate*.json"))
 
     def _rows(self, topic: str) -> list[Mapping[str, Any]]:
         from infra.topic_table import table

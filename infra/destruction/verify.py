@@ -24,6 +24,7 @@ from infra.destruction.named import Destroyed
 from infra.destruction.needles import Needles, Search
 from infra.destruction.proof import Mode, Pending, Proof, heads_of, ledger_summary
 from infra.destruction.segments import Batch, partition_folders, segments
+from infra.destruction.sources import AtSource
 from infra.destruction.topics import PERSONAL, Held, is_kept
 from infra.editions import within
 from infra.held import confirmed_days, ledger_heads, ledger_lines
@@ -78,11 +79,23 @@ def verify(
         KafkaException: the broker is away.
         RegistryDownError: the registry is.
     """
-    return _Verifier(settings.acting_as(ADMIN), asked, say, now_ms).all()
+    registry = Registry(settings.registry, deadline_seconds=10)
+    try:
+        return _Verifier(settings.acting_as(ADMIN), asked, registry, say, now_ms).all()
+    finally:
+        registry.close()
 
 
 class _Verifier:
-    def __init__(self, settings: Settings, asked: Asked, say: Callable[[str], None], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        asked: Asked,
+        registry: Registry,
+        say: Callable[[str], None],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._registry = registry
         self._settings, self._asked, self._say, self._now_ms = settings, asked, say, now_ms
         self._all_gone = asked.mode == "nothing left"
         self._proof = Proof(asked.mode, now_ms(), unchecked=list(ALWAYS_UNCHECKED))
@@ -167,9 +180,12 @@ class _Verifier:
         proof = self._proof
         self._say("topics")
         self._tables = {topic: Held() for topic in self._partitions}
+        confirmed = {} if self._all_gone else confirmed_days(self._settings)
+        at_source = AtSource(configured_policy(self._settings), self._registry, confirmed)
         by_name = within(self._settings, Edition())
         for m in messages_of(by_name, self._partitions) if self._partitions else ():
             topics.take(self._tables, m)
+            at_source.take(m)
             self._look_at(f"{m.topic()}-{m.partition()}@{m.offset()}", m)
         for topic, table in self._tables.items():
             proof.saw("topics", 1)
@@ -194,6 +210,8 @@ class _Verifier:
                 settings = within(self._settings, edition)
                 stop = (configured_policy(settings).hard_stop - _DAY_0).days
                 topics.not_overdue(proof, of, confirmed_days(settings), stop, edition.topic)
+        if not self._all_gone:
+            at_source.find(proof, self._tables)
 
     def _look_at(self, where: str, m: Message) -> None:
         headers = b"\n".join(name.encode() + b"\n" + (v or b"") for name, v in m.headers() or ())

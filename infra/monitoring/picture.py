@@ -191,14 +191,22 @@ def _key(lag: Lag) -> tuple[str, str, int]:
 
 
 def quarantined(settings: Settings, ids: SchemaIds) -> Counter[tuple[str, str, str]]:
-    """Records in quarantine by supplier, dataset and class of error.
+    """Records in quarantine by supplier, dataset and class of error. Raises as `quarantined_fields`."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for (supplier, dataset, error, _), n in quarantined_fields(settings, ids).items():
+        found[supplier, dataset, error] += n
+    return found
+
+
+def quarantined_fields(settings: Settings, ids: SchemaIds) -> Counter[tuple[str, str, str, str]]:
+    """Records in quarantine by supplier, dataset, class of error and field at fault (empty for none).
 
     Raises:
         KafkaException: the broker does not answer.
     """
     topic = "governance.quarantine"
     rows = (from_value(topic, value, ids) for value in table(settings, topic).values())
-    return Counter((row["supplier"], row["topic"].rpartition(".")[2], row["error"]) for row in rows)
+    return Counter((r["supplier"], r["topic"].rpartition(".")[2], r["error"], r["field"] or "") for r in rows)
 
 
 def processes(settings: Settings) -> list[Seen]:

@@ -211,7 +211,7 @@ def _stalled(accounts: Iterable[Account], behind: Iterable[Behind], now_ms: int)
 def _comings_and_goings(accounts: Iterable[Account], tables: Held) -> Iterable[Finding]:
     """What retention saw come, and not go, is held."""
     for a in accounts:
-        if not a.processor.startswith("retention.") or a.batch or a.since or a.topic not in tables.tables:
+        if not a.processor.startswith("retention.") or a.batch or a.topic not in tables.tables:
             continue
         rows = tables[a.topic].filter(pl.col("partition") == a.partition)
         name = pl.concat_str("supplier", pl.col("dataset").fill_null(a.topic.partition(".")[2]), separator="|")

@@ -7,20 +7,17 @@ supplier's own: there is one way out (ADR 20).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import polars as pl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from schemas import contracts, wire
-from schemas.codec import CodecError, decode_each, decode_older
-from schemas.contracts import Contract
+from schemas.codec import CodecError
 from schemas.registry import SchemaIds, UnknownSchemaError
 from schemas.rows import from_value, to_value
-from stream_processors.arrow import one_batch
 from stream_processors.enquiry.finding import Holding, merged
 from stream_processors.enquiry.opening import strict_tokens
 from stream_processors.enquiry.person import frame_of
@@ -28,11 +25,12 @@ from stream_processors.enquiry.seal import SealError
 from stream_processors.erasure import order as orders
 from stream_processors.erasure import suppression
 from stream_processors.erasure.order import Target
+from stream_processors.erasure.reading import contents, held_until, received
 from stream_processors.erasure.suppression import Kind, Ordered, Suppressed, SuppressionKeys, entry, subjects_of
 from stream_processors.matching.catalogue import Catalogue
 from stream_processors.matching.tokens import TokenKeys
 from stream_processors.refs import Refs
-from stream_processors.retention_policy import RetentionPolicy, expires_on
+from stream_processors.retention_policy import RetentionPolicy
 from stream_processors.runtime.partition import partition_of
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import Table, View
@@ -282,14 +280,9 @@ class Eraser:
 
     def _holdings(self, supplier: str, dataset: str, batch: Inputs, rows: Sequence[int]) -> list[Holding]:
         """What an answer counts of each record. One that nobody can read is held until the hard stop."""
-        contract = contracts.identified(supplier, dataset)
-        received = {row: datetime.fromtimestamp(batch.times[row] / 1000, UTC).date() for row in rows}
-        until: dict[int, date] = dict.fromkeys(rows, self._policy.hard_stop)
-        for found, frame in contents(batch.only(rows), contract, self._ids):
-            of = [rows[i] for i in found]
-            days = pl.Series([received[row] for row in of], dtype=pl.Date)
-            until.update(zip(of, frame.select(expires_on(self._policy, contract, days)).to_series(), strict=True))
-        return [Holding(supplier, dataset, 1, received[row], until[row]) for row in rows]
+        until = held_until(self._policy, batch, contracts.identified(supplier, dataset), self._ids, rows)
+        days = received(batch, rows)
+        return [Holding(supplier, dataset, 1, on, until[row]) for row, on in zip(rows, days, strict=True)]
 
     def _key_hashes(self, supplier: str, keys: Sequence[bytes | None]) -> pl.Series:
         subjects = pl.DataFrame({"subject": subjects_of(_texts(keys))})
@@ -343,28 +336,6 @@ class Eraser:
                 view.put("suppressed", key, value)
                 every = list(range(self._partitions))
                 out.emit(suppression.TOPIC, every, [key] * len(every), [value] * len(every))
-
-
-def contents(batch: Inputs, contract: Contract, ids: SchemaIds) -> Iterator[tuple[list[int], pl.DataFrame]]:
-    """Rows of a batch of the identified zone that can be decoded, with their content; others are passed over."""
-    framed: dict[int, list[int]] = {}
-    for row, value in enumerate(batch.values):
-        if value:
-            try:
-                framed.setdefault(wire.schema_id(value), []).append(row)
-            except wire.WireError:
-                continue
-    for id_, rows in framed.items():
-        bodies = [(batch.values[r] or b"")[wire.HEADER_BYTES :] for r in rows]
-        try:
-            if id_ == ids.schema_id(batch.topic):
-                found = decode_each(bodies, contract)
-            else:
-                found = decode_older(bodies, ids.writer(id_), contract)
-        except UnknownSchemaError:
-            continue
-        if found.good:
-            yield [rows[i] for i in found.good], pl.DataFrame(one_batch(found.batch))
 
 
 def _texts(keys: Iterable[bytes | None]) -> list[str | None]:

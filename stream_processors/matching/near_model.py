@@ -46,6 +46,9 @@ alike."""
 OTHERS = ("household", "named_after", "namesakes", "strangers")
 """What two persons may be to each other."""
 
+KIN = OTHERS[:2]
+"""Of these, those whom a subject meets as often in a small file as in a large one."""
+
 Weights = Mapping[str, tuple[float, ...]]
 """Of each field, the bits of evidence of each level of `LEVELS`."""
 
@@ -59,6 +62,9 @@ class PassWeights(BaseModel):
     common: name and date of birth are shared by strangers, and nothing in a pair tells those from a person who moved.
     met: fields by which an earlier pass blocks. Two who are the same there have met before and were found wanting: a
     twin by the date of birth, a father and a son of one name by the home. A later pass knows less of them.
+    matches, person, kin: from which learning on other files sets out (`training.adapt`); without them it does not. The
+    share of pairs that are one person; among these the share of each level of each field; and of `KIN`, how many
+    others of that kind a subject meets in its block.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -70,6 +76,9 @@ class PassWeights(BaseModel):
     margin: Annotated[float, Field(gt=0)]
     shares: Mapping[str, float]
     against: Mapping[str, Weights]
+    matches: Annotated[float, Field(gt=0, lt=1)] | None = None
+    person: Mapping[str, tuple[Annotated[float, Field(gt=0)], ...]] | None = None
+    kin: Mapping[str, Annotated[float, Field(ge=0)]] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -83,6 +92,10 @@ class PassWeights(BaseModel):
             for field, levels in LEVELS.items():
                 if len(found.get(field, ())) != len(levels):
                     raise ValueError(f"pass {self.number}, {name}, {field}: must have {len(levels)} weights")
+        if self.person is not None and {f: len(of) for f, of in self.person.items()} != {
+            f: len(of) for f, of in LEVELS.items()
+        }:
+            raise ValueError(f"pass {self.number}, person: must have a share for each level of each field")
         if (
             set(self.shares) != set(OTHERS)
             or min(self.shares.values()) <= 0

@@ -42,12 +42,13 @@ def near_scores(subjects: pl.DataFrame, truth: pl.DataFrame, catalogue: Catalogu
     pairs = truth.drop_nulls("cohort_ref").select("subject_ref", "cohort_ref").iter_rows()
     same = set(pairs)
     out = {}
+    first_found = found_by_keys(persons, catalogue)
     for p in catalogue.passes:
         weights = catalogue.near.of(p.number)
         if weights is None:
             continue
         left, right = pairs_of(persons, p)
-        rest = ~found_by_keys(persons, catalogue, p)[left]
+        rest = first_found[left] > p.number
         left, right = left[rest], right[rest]
         key = np.full(persons.height, p.number, np.uint64)
         filters = bloom(told_apart(features(persons), p), np.arange(persons.height), key, key).view("<u8")

@@ -180,6 +180,16 @@ class Accountant:
             if kept != account.imbalances:
                 self._set(replace(account, imbalances=kept))
 
+    def recount(self, topic: str, held: Mapping[str, int]) -> None:
+        """Have what came and did not go be what is held, by name; what went stays counted."""
+        account = self.accounts.get((topic, "")) or Account(self.processor, topic, self._partition)
+        counts = dict(account.counts)
+        names = held.keys() | {name.rpartition(" ")[0] for name in counts if name.endswith(" new")}
+        for name in names:
+            gone = counts.get(f"{name} deleted", 0) + counts.get(f"{name} destroyed", 0)
+            counts[f"{name} new"] = held.get(name, 0) + gone
+        self._set(replace(account, counts=counts))
+
     def book(
         self, inputs: Sequence[Inputs], outputs: Outputs, writes: Writes, ends: Mapping[str, int], now_ms: int
     ) -> Booked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,8 @@ class Declaration:
     `form`: of what it keeps; a state of another form is not read but rebuilt.
     `says_anew`: whether it can say again all that is true, as if nothing had been said; not what is said once and for
     all.
+    `counts_held`: whether its accounts tell what it holds. They are counted from the state when it was restored, since
+    a log that was compacted meanwhile does not tell all that came and went.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Declaration:
     recalls: tuple[str, ...] = ()
     form: str = ""
     says_anew: bool = True
+    counts_held: bool = False
 
     @property
     def stateless(self) -> bool:
@@ -71,3 +74,10 @@ class Processor(Protocol):
 
     def everything(self, view: View) -> set[bytes]:
         """Every key that something is true of or was said of: what to settle after tombstones may have been missed."""
+
+
+class CountsHeld(Protocol):
+    """What a processor besides has that declares `counts_held`."""
+
+    def held(self, view: View) -> Mapping[str, Mapping[str, int]]:
+        """How many records are held, by topic and by what its tallies count as `<name> new`, `deleted`, `destroyed`."""

@@ -27,8 +27,12 @@ class Inputs:
     """Offsets of records that a later one of the same key, further on in the log, replaces: of these nothing is to be
     said. Known only while a processor that keeps nothing reads its inputs again."""
 
+    def latest(self) -> dict[bytes, bytes | None]:
+        """Last value of each key, in order of first appearance: what a table holds after this batch."""
+        return {k: v for k, v in zip(self.keys, self.values, strict=True) if k is not None}
+
     def only(self, rows: Sequence[int]) -> Inputs:
-        """Some of the records, by their place in this batch."""
+        """Some of its records, by their places."""
         return Inputs(
             self.topic,
             self.partition,
@@ -39,10 +43,6 @@ class Inputs:
             [self.headers[r] for r in rows] if self.headers is not None else None,
             self.superseded,
         )
-
-    def latest(self) -> dict[bytes, bytes | None]:
-        """Last value of each key, in order of first appearance: what a table holds after this batch."""
-        return {k: v for k, v in zip(self.keys, self.values, strict=True) if k is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ _FORM = "\x01form"  # a table beside the processor's: of which form they are
 class Restored:
     """A task at its committed offsets; `lagged` if tombstones may have been missed, or all must be said anew.
 
+    `replayed`: how many records brought it there.
     `anew`: a replay was asked for: topic to the offset from which what is read is said again. `touched`: the keys that
     it is about, of a processor with state; None for all.
     """
@@ -53,6 +54,7 @@ class Restored:
     task: Task
     changelog_end: int
     lagged: bool
+    replayed: int = 0
     anew: Mapping[str, int] = field(default_factory=dict)
     touched: frozenset[bytes] | None = None
 
@@ -106,7 +108,7 @@ class Restorer:
             for topic in declaration.recalls:
                 for batch in self._read(topic, number, 0, None):
                     task.restore_inputs([inputs_of(topic, number, batch)], Position({}))
-            return Restored(task, 0, lagged or changed, {} if changed else anew)
+            return Restored(task, 0, lagged or changed, anew={} if changed else anew)
         store = self._open(number)
         had = store.position()
         ahead = any(had.inputs.get(t, 0) > end for t, end in target.items())
@@ -157,7 +159,7 @@ class Restorer:
                 lagged=lagged,
             )
         everything = bool(anew) and not any(anew.get(topic, 1) for topic, end in target.items() if end)
-        return Restored(task, changelog_end, lagged, anew, None if everything else frozenset(touched))
+        return Restored(task, changelog_end, lagged, replayed, anew, None if everything else frozenset(touched))
 
     def accounts(self, number: int, home: int, ids: SchemaIds) -> list[Account]:
         """What this processor has counted of a partition, as committed. `home`: where its accounts lie."""
@@ -197,10 +199,38 @@ class Restorer:
                     last[key] = at
         return frozenset(old)
 
-    def history(self, topic: str, number: int, stop: int) -> Iterator[Inputs]:
-        """Committed records of a partition before an offset, in batches, in the midst of a step."""
-        for batch in self._read(topic, number, 0, stop, alive=False):
-            yield inputs_of(topic, number, batch)
+    def history(self, number: int, stops: Mapping[str, int], headers: bool = False) -> Iterator[Inputs]:
+        """Committed records of a partition of some topics, each before an offset, in batches, in the midst of a step.
+
+        All topics are read at once: one after the other, most of the time would be waiting for the first record of
+        each.
+        """
+        left = {self._edition.topic(topic): (topic, stop) for topic, stop in stops.items() if stop > 0}
+        self._consumer.assign([TopicPartition(name, number, 0) for name in left])
+        quiet = 0
+        try:
+            while left:
+                found: dict[str, list[Message]] = {}
+                ended: set[str] = set()
+                messages = self._some()
+                for m in messages:
+                    name, error = m.topic(), m.error()
+                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                        if not error.retriable():
+                            raise KafkaException(error)
+                    elif error is not None or m.offset() >= left.get(name, ("", 0))[1]:
+                        ended.add(name)
+                    else:
+                        found.setdefault(name, []).append(m)
+                for name, batch in found.items():
+                    yield inputs_of(left[name][0], number, batch, headers)
+                for name in ended:
+                    left.pop(name, None)
+                quiet = 0 if messages else quiet + 1
+                if quiet == _QUIET:
+                    _log.warning("waiting_for_broker", topics=sorted(left), partition=number)
+        finally:
+            self._consumer.unassign()
 
     def _end_of(self, topic: str, number: int) -> int:
         ends = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 
 from infra.errors import EXIT_ERROR
+from infra.keys import init_keys
 from infra.settings import Settings
 from infra.worker import work
 
@@ -39,3 +44,22 @@ def test_a_key_that_is_missing_short_or_open_to_others_is_refused_without_waitin
     said = capsys.readouterr().err
     assert complaint in said
     assert "kkkk" not in said
+
+
+def test_no_processor_is_left_behind_when_what_watches_it_is_killed(tmp_path: Path) -> None:
+    init_keys(Settings(home=tmp_path))
+    env = os.environ | {
+        "LETHE_HOME": str(tmp_path),
+        "LETHE_BOOTSTRAP": "127.0.0.1:1",
+        "LETHE_REGISTRY": "http://127.0.0.1:1",
+    }
+    above = subprocess.Popen([sys.executable, "-m", "infra.worker", "route", "join"], env=env)
+    whole = psutil.Process(above.pid)
+    children: list[psutil.Process] = []
+    while len(children) < 2:
+        assert above.poll() is None
+        children = whole.children()
+    assert [c for c in children if c.is_running()] == children
+    above.kill()
+    above.wait()
+    assert psutil.wait_procs(children, timeout=10)[1] == []

@@ -63,6 +63,7 @@ READS: dict[str, set[str]] = {
         *(_of("council-northam", (*NORTHAM, "enquiry")) | _of("dfe", DFE)),
         *("linkage.identity", "linkage.activity", "linkage.enquiry"),  # what it has said, having no memory
         *("governance.erasure", "linkage.found", "linkage.suppression"),  # orders, and who is refused
+        "governance.clock",
     },
     "route": {"linkage.identity", "linkage.link", "state.route"},
     "link": {"linkage.candidate", "linkage.enquiry", "state.link"},
@@ -97,7 +98,7 @@ WRITES: dict[str, set[str]] = {
         *("linkage.suppression", "governance.finding"),
     },
     "route": {"linkage.candidate", "state.route"},
-    "link": {"linkage.link", "linkage.sought", "state.link"},
+    "link": {"linkage.link", "linkage.sought", "governance.alert", "state.link"},
     "join": {"linkage.contribution", "governance.finding", "linkage.found", "state.join"},
     "publish": {"research.person", "governance.quarantine", "state.publish"},
     "retention.identity": {"linkage.identity", "governance.ledger", "state.retention.identity"},

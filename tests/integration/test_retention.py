@@ -28,6 +28,9 @@ from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
+SOURCES = ("identified.council-northam.person", "identified.dfe.person", "identified.dfe.absence")
+EMPTY = (*SOURCES, "linkage.identity", "linkage.activity", "linkage.contribution", "research.person")
+"""What has no record when everything has expired."""
 
 
 def test_what_a_tick_makes_expire_leaves_linkage_and_research_and_the_ledger_says_so(
@@ -61,6 +64,8 @@ def test_what_a_tick_makes_expire_leaves_linkage_and_research_and_the_ledger_say
                 tick(settings, registry, day)
             workers.at_rest()
             assert len(ledger_lines(settings)) == 300
+            assert table(settings, "identified.dfe.absence") == {}, "it leaves its source, too"
+            assert len(table(settings, "identified.dfe.person")) == 200
             assert due(settings, stop - timedelta(1), stop) == {}
             assert table(settings, "research.person").keys() == before.keys()
             assert table(settings, "research.person") != before
@@ -70,7 +75,7 @@ def test_what_a_tick_makes_expire_leaves_linkage_and_research_and_the_ledger_say
                 tick(settings, registry, day)
             workers.start("retention.activity")
             workers.at_rest()
-            for topic in ("linkage.identity", "linkage.activity", "linkage.contribution", "research.person"):
+            for topic in EMPTY:
                 assert table(settings, topic) == {}, topic
             lines = ledger_lines(settings)
             assert len(lines) == 300 + 2 * 400  # identity and activity of each person
@@ -130,7 +135,7 @@ def test_a_shorter_policy_holds_for_what_is_held_and_what_comes_late_is_refused(
 
 
 KILLS = 20
-VICTIMS = ("retention.identity", "retention.activity", "publish", "control")
+VICTIMS = ("pseudonymise", "retention.identity", "retention.activity", "publish", "control")
 
 
 @pytest.mark.crash
@@ -171,7 +176,17 @@ def test_killed_twenty_times_while_everything_expires_each_record_has_one_tombst
                 for m in messages(settings, topic)
                 if m.value() is None and any(name == MARK for name, _ in m.headers() or ())
             ]
-            assert (len(lines), len(marked), len(set(marked))) == (expired, expired, expired)
+            # Where retention was killed, what pseudonymise deletes at the source comes first: the line names that.
+            theirs = {(x["topic"], x["partition"], x["tombstone"]) for x in lines if x["tombstone"] is not None}
+            at = {
+                (m.topic(), m.partition(), m.offset()): (m.topic(), m.partition(), m.key())
+                for topic in ("linkage.identity", "linkage.activity")
+                for m in messages(settings, topic)
+                if m.value() is None
+            }
+            ended = [*marked, *(at[place] for place in theirs)]
+            assert (len(lines), len(ended), len(set(ended))) == (expired, expired, expired)
+            assert {x["why"] for x in lines} <= {"expiry", "hard_stop"}
             assert verify(lines, ledger_heads(settings)) == []
-            for topic in ("linkage.identity", "linkage.activity", "linkage.contribution", "research.person"):
+            for topic in EMPTY:
                 assert table(settings, topic) == {}, topic

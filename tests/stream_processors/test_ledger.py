@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_processors.ledger import Chain, Deletion, Head, chained, digest, key, verify
+from stream_processors.ledger import Chain, Deletion, Form, Head, chained, digest, key, verify
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy
 BODIES = st.lists(
@@ -70,6 +70,16 @@ def test_a_removed_altered_doubled_or_swapped_line_shows(bodies: list[dict[str, 
 
 @UNHURRIED
 @given(BODIES)
+def test_a_line_of_a_form_is_as_one_that_is_written_by_itself(bodies: list[dict[str, Any]]) -> None:
+    head = Head(3, "ab" * 32)
+    for body in bodies:
+        each = {"record": "cd" * 32, "offset": 7}
+        form = Form({k: v for k, v in body.items() if k not in each})
+        assert form.chained(each["record"], 7, head) == chained(body | each, head)  # type: ignore[arg-type]
+
+
+@UNHURRIED
+@given(BODIES)
 def test_a_line_cut_off_from_the_end_shows_only_to_who_knows_the_end(bodies: list[dict[str, Any]]) -> None:
     lines, heads = written(bodies)
     assert verify(lines[:-1]) == []
@@ -98,7 +108,7 @@ def test_a_digest_is_that_of_json_with_sorted_names(line: dict[str, Any]) -> Non
     assert digest(line) == hashlib.sha256(text.encode()).hexdigest()
 
 
-LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False}
+LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False, "policy": None}
 
 
 @UNHURRIED
@@ -109,7 +119,7 @@ def test_a_line_from_before_a_field_came_has_the_digest_that_it_had(bodies: list
 
 
 @UNHURRIED
-@given(BODIES, st.sampled_from(["reason", "by", "order_id", "tombstone", "refused"]), st.data())
+@given(BODIES, st.sampled_from(["reason", "by", "order_id", "tombstone", "refused", "policy"]), st.data())
 def test_whatever_a_later_field_says_is_in_the_digest(
     bodies: list[dict[str, Any]], name: str, data: st.DataObject
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream_processors.matching import estimate as module
-from stream_processors.matching.estimate import KINDS, Estimate, estimate, estimate_rest, estimate_two
+from stream_processors.matching.estimate import KINDS, Estimate, estimate, estimate_from, estimate_others, estimate_rest
 from stream_processors.matching.near import MISSING, Floats, Levels
 from stream_processors.matching.near_model import FIELDS, LEVELS, OTHERS
 
@@ -116,13 +116,35 @@ def test_of_the_rest_what_two_persons_look_like_stays_and_what_one_looks_like_is
             assert rest.shares[kind][field].tolist() == found.shares[kind][field].tolist()
 
 
-def test_of_two_kinds_most_pairs_may_be_one_person_and_the_other_kinds_stay_out() -> None:
-    found = estimate_two(mixture(10_000, 5, dict.fromkeys(OTHERS, 0.0) | {"person": 0.85, "strangers": 0.15}), 0.7)
-    assert found.kinds == pytest.approx(dict.fromkeys(OTHERS, 0.0) | {"person": 0.85, "strangers": 0.15}, abs=0.02)
-    assert [found.kinds[kind] for kind in OTHERS[:-1]] == [0, 0, 0]
+def test_where_relatives_are_known_to_be_few_those_who_look_like_them_are_one_person(found: Estimate) -> None:
+    """Surname and home agree, the forename does not: a relative, or one person who is hard to find."""
+    alike = np.ones((400, len(FIELDS)), np.int8)
+    alike[:, 0] = LEVELS["forename"].index("different") + 1
+    strangers = mixture(2_000, 6, dict.fromkeys(KINDS, 0.0) | {"strangers": 1.0})
+    pairs = np.concatenate([alike, strangers])
+    few, many = (estimate_from(pairs, found, {"household": n}) for n in (1, 2_000))
+    assert few.kinds["person"] == pytest.approx(1 / 6, abs=0.03)
+    assert few.kinds["household"] == pytest.approx(1 / 2_400)
+    assert many.kinds["person"] < few.kinds["person"]
+    assert many.shares["person"]["forename"][5] < few.shares["person"]["forename"][5]
+
+
+def test_few_pairs_hardly_change_what_is_known_and_many_decide(found: Estimate) -> None:
+    other = np.ones((20_000, len(FIELDS)), np.int8)
+    known = found.shares["person"]["surname"][0]
+    for n, moves in ((5, False), (20_000, True)):
+        learnt = estimate_from(other[:n], found, {}).shares["person"]["surname"][0]
+        assert (learnt - known > 0.03) == moves
+
+
+def test_pairs_of_two_persons_are_none_of_one(found: Estimate) -> None:
+    two = estimate_others(mixture(20_000, 7, dict(zip(KINDS, (0, 0.3, 0, 0, 0.7), strict=True))), found)
+    assert two.kinds["person"] == 0
+    assert two.kinds["household"] == pytest.approx(0.3, abs=0.05)
     for field in FIELDS:
-        assert found.shares["person"][field] == pytest.approx(planted("person", field), abs=0.02)
-        assert found.shares["household"][field].tolist() == found.shares["strangers"][field].tolist()
+        assert two.shares["person"][field] == pytest.approx(found.shares["person"][field])
+    nobody = estimate_others(np.empty((0, len(FIELDS)), np.int8), found)
+    assert nobody.share("strangers") == pytest.approx(found.share("strangers"))
 
 
 def test_no_pairs_are_refused(found: Estimate) -> None:
@@ -131,15 +153,11 @@ def test_no_pairs_are_refused(found: Estimate) -> None:
         estimate(none, 0.1)
     with pytest.raises(ValueError, match="no pairs"):
         estimate_rest(none, found)
+    with pytest.raises(ValueError, match="no pairs"):
+        estimate_from(none, found, {})
 
 
 @pytest.mark.parametrize("matches", [0.0, -0.1, 0.4, 1.0, float("nan")])
 def test_a_first_guess_that_leaves_no_room_for_other_kinds_is_refused(matches: float) -> None:
     with pytest.raises(ValueError, match="first guess"):
         estimate(mixture(10, seed=1), matches)
-
-
-@pytest.mark.parametrize("matches", [0.0, 1.0, float("nan")])
-def test_a_first_guess_of_two_kinds_leaves_some_for_each(matches: float) -> None:
-    with pytest.raises(ValueError, match="first guess"):
-        estimate_two(mixture(10, seed=1), matches)

@@ -12,7 +12,7 @@ import pytest
 from stream_processors.matching.catalogue import Catalogue, load_catalogue
 from stream_processors.matching.near_model import OTHERS, NearModel
 from stream_processors.matching.normalise import normalise
-from stream_processors.matching.training import found_by_keys, pairs_of, train
+from stream_processors.matching.training import NEVER, adapt, found_by_keys, pairs_among, pairs_of, train
 from tests.stream_processors.matching.people import people
 
 CATALOGUE = load_catalogue()
@@ -28,12 +28,15 @@ BY_DOB = Catalogue.model_validate(
         ],
     }
 )  # fmt: skip
+assert CATALOGUE.near is not None
+FITTED = BY_DOB.with_near(NearModel(version="t", passes=CATALOGUE.near.passes[:1]))
 ANN = {"forename": "Ann", "surname": "Lee", "date_of_birth": date(2001, 3, 4), "sex": "F", "postcode": "SE6 1AA"}
 
 
 def persons(cohort: list[dict[str, Any]], department: list[dict[str, Any]]) -> pl.DataFrame:
     flags = pl.Series("cohort", [True] * len(cohort) + [False] * len(department))
-    return normalise(people(*cohort, *department)).with_columns(flags)
+    suppliers = pl.when(flags).then(pl.lit("council-a")).otherwise(pl.lit("health"))
+    return normalise(people(*cohort, *department)).with_columns(flags, supplier=suppliers)
 
 
 def simulated(n: int, seed: int) -> pl.DataFrame:
@@ -77,9 +80,18 @@ def test_pairs_are_a_department_row_and_a_cohort_row_of_one_block() -> None:
     assert sorted(zip(left.tolist(), right.tolist(), strict=True)) == [(3, 0), (4, 0)]
 
 
+def test_pairs_among_are_of_one_council_and_each_is_there_once() -> None:
+    rows = persons(
+        [ANN, ANN, ANN | {"date_of_birth": date(2002, 1, 1)}, ANN, ANN | {"date_of_birth": None}], [ANN, ANN]
+    )
+    elsewhere = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("council-b")).otherwise("supplier")
+    one, other = pairs_among(rows.with_columns(supplier=elsewhere), BY_DOB.passes[0])
+    assert list(zip(one.tolist(), other.tolist(), strict=True)) == [(0, 1)]
+
+
 def test_whom_match_keys_find_is_whoever_shares_a_token_with_the_cohort() -> None:
     rows = persons([ANN], [ANN, ANN | {"surname": "Li"}, ANN | {"surname": "Li"}])
-    assert found_by_keys(rows, BY_DOB, BY_DOB.passes[0]).tolist() == [True, True, False, False]
+    assert found_by_keys(rows, BY_DOB).tolist() == [1, 1, NEVER, NEVER]
 
 
 def test_a_model_is_made_whose_weights_fit_and_say_what_is_to_be_expected() -> None:
@@ -120,3 +132,33 @@ def test_where_there_is_nothing_to_learn_from_there_is_no_model(
 ) -> None:
     with pytest.raises(ValueError, match="pass 1: too few pairs to learn from"):
         train(persons(cohort, department), BY_DOB, "test")
+
+
+def test_a_pass_without_pairs_keeps_what_the_model_expects_and_one_with_pairs_is_fitted() -> None:
+    assert CATALOGUE.near is not None
+    nobody = adapt(persons([ANN], [ANN | {"date_of_birth": date(2002, 1, 1)}]), FITTED, "own")
+    assert nobody.passes == CATALOGUE.near.passes[:1]
+    fitted = adapt(simulated(200, seed=5), FITTED, "own")
+    assert fitted.passes != nobody.passes
+    assert adapt(simulated(200, seed=5), FITTED, "own") == fitted
+
+
+def test_a_cohort_of_twins_teaches_that_another_forename_is_another_person() -> None:
+    alone = simulated(300, seed=6)
+    shift = [{"forename": "Zoe"}, {"forename": "Max"}]
+    twins = [
+        {k: row[k] for k in ANN} | other for row in alone.filter("cohort").iter_rows(named=True) for other in shift
+    ]
+    cohort = [{k: row[k] for k in ANN} for row in alone.filter("cohort").iter_rows(named=True)]
+    department = [{k: row[k] for k in ANN} for row in alone.filter(~pl.col("cohort")).iter_rows(named=True)]
+    few, many = (adapt(persons(c, department), FITTED, "own").passes[0] for c in (cohort, cohort + twins))
+    assert many.kin["household"] > 10 * few.kin["household"]
+
+
+def test_what_does_not_say_what_it_expects_cannot_be_fitted() -> None:
+    assert CATALOGUE.near is not None
+    silent = NearModel(version="t", passes=(CATALOGUE.near.passes[0].model_copy(update={"person": None}),))
+    with pytest.raises(ValueError, match="pass 1: its weights do not say what they expect"):
+        adapt(simulated(100, seed=1), BY_DOB.with_near(silent), "own")
+    with pytest.raises(ValueError, match="no near matches to fit"):
+        adapt(simulated(100, seed=1), BY_DOB, "own")
