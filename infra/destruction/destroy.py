@@ -360,7 +360,8 @@ class _Destruction:
         return text + (f"; not waited for: {', '.join(self._journal.without)}" if self._journal.without else "")
 
     def _last_deletions(self) -> dict[int, int]:
-        table = topics.held("research.person", messages(self._settings, "research.person"))
+        name = "research.person"
+        table = topics.held(Edition(self._settings.edition).topic(name), messages(self._settings, name))
         if table.at:
             raise NotYetError(f"{len(table.at)} research records are left: see `lethe alerts`, and run this again")
         return table.deleted

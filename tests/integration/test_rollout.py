@@ -207,7 +207,7 @@ def test_destroy_leaves_nothing_of_any_edition(
     arguments = ["destroy", "--execute", "--before-hard-stop", "--reason", "a test", "--enclave", enclave]
     deadline = time.monotonic() + 120
     while (said := CliRunner().invoke(app, [*arguments, "--json"])).exit_code:
-        assert "these run" in said.stderr, said.output  # members count until their session times out
+        assert "these run" in said.stderr, (said.output, said.exception)  # members count until their session times out
         assert time.monotonic() < deadline
     zones = ("identified", "linkage", "research", "state", "governance")
     left = {t for t in _topics(plain) if t.partition(".")[0] in zones}
