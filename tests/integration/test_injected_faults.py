@@ -829,21 +829,6 @@ def damaged_in_use(world: World) -> Any:
     return mend, ("state", str(folder))
 
 
-def too_much_fails(world: World) -> Any:
-    """A supplier sends what nobody can read; mended as quarantine is: the supplier deletes it."""
-    keys = [f"D{n}|BAD" for n in range(12)]
-    for key in keys:
-        world.produce(ABSENCE, partition_of(key.partition("|")[0], 4), key.encode(), b"nonsense")
-
-    def mend() -> None:
-        for key in keys:
-            world.produce(ABSENCE, partition_of(key.partition("|")[0], 4), key.encode(), None)
-        world.lethe("quarantine", "drop", "--reason", "a test", "--execute")
-        world.rest()
-
-    return mend, ("alerts", "dfe.absence")
-
-
 WRONG: Mapping[str, Callable[[World], Any]] = {
     "cleanup.policy of linkage.activity": alter("linkage.activity", "cleanup.policy", "delete"),
     "delete.retention.ms of research.person": alter("research.person", "delete.retention.ms", "1000000"),
@@ -873,7 +858,6 @@ WRONG: Mapping[str, Callable[[World], Any]] = {
     "a worker is stuck": stuck,
     "a worker is stopped": stopped,
     "a state folder is damaged in use": damaged_in_use,
-    "too much is in quarantine": too_much_fails,
 }
 
 
