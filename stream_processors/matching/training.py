@@ -18,9 +18,9 @@ from stream_processors.matching.near import Ints, Words, compare
 from stream_processors.matching.near_model import KIN, OTHERS, NearModel, PassWeights
 from stream_processors.matching.tokens import TOKEN_TAIL, TokenKeys, tokenise
 
-POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.7})
+POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.99})
 """Of each pass, how likely a pair must be one person: chosen on simulated families (docs/linkage.md)."""
-POSTERIOR_OF_MANY: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.95, 3: 0.95})
+POSTERIOR_OF_MANY: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.95, 3: 0.99})
 """The same where a department has several records of a person: nobody contests a wrong link then."""
 MARGIN = 1.0
 """Bits: the best person is twice as likely as the second."""
