@@ -14,6 +14,7 @@ from stream_processors.access import SUPER
 from stream_processors.edition import Edition
 from stream_processors.runtime.kafka import PASSING, client_config, consumer_config, error_of, matches
 from stream_processors.runtime.processor import Declaration
+from stream_processors.runtime.restore import told_by
 from stream_processors.topology import TOPOLOGY, declaration
 
 _CALL_S = 30
@@ -49,6 +50,8 @@ class Flow:
         self._readers: dict[str, Consumer] = {}
         self._groups: dict[str, Consumer] = {}
         self._edition = Edition(settings.edition)
+        self._again: set[str] = set()
+        """Groups that read everything again, and have not held what they said to it yet: by what they commit."""
 
     def close(self) -> None:
         """Release the connections."""
@@ -71,8 +74,12 @@ class Flow:
         return self._edition.topic(plain) == topic and matches(of.reads, plain)
 
     def behind(self, only: Container[str] | None = None) -> set[str]:
-        """Processors with a committed record that they have not taken in; empty means at rest. `only`: of these."""
+        """Processors with a committed record that they have not taken in, or that catch up after a long absence; empty
+        means at rest. `only`: of these."""
         lags = [lag for lag in self.lags() if lag.committed < lag.end and (only is None or lag.processor in only)]
+        again = {d.name for d in TOPOLOGY if self._edition.group(d.name) in self._again}
+        if again := again if only is None else {name for name in again if name in only}:
+            return again
         far = {lag.processor for lag in lags if lag.end - lag.committed > _NEAR}
         if far:
             return far
@@ -176,6 +183,9 @@ class Flow:
         for tp in found:
             if tp.error is not None:
                 raise KafkaException(tp.error)
+        self._again.discard(group)
+        if any(tp.offset >= 0 and told_by(tp.metadata).time_ms == 0 for tp in found):
+            self._again.add(group)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def _with_records(self, lags: list[Lag]) -> list[Lag]:

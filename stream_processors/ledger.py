@@ -20,7 +20,7 @@ FIRST = "0" * 64
 
 WHY = "lethe.why"
 """Header of what pseudonymise deletes in the linkage zone: JSON, why, where it is not the supplier's own deletion."""
-LATER = ("reason", "by", "order_id", "tombstone", "refused")
+LATER = ("reason", "by", "order_id", "tombstone", "refused", "policy")
 """Fields that the first lines had not: they are in the digest where they say something."""
 
 Line = Mapping[str, Any]

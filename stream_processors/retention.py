@@ -127,7 +127,7 @@ class Retention:
         self.declaration = DECLARATIONS[kind]
         self._kind, self._topic = kind, f"linkage.{kind}"
         self._stop = (policy.hard_stop - _EPOCH).days
-        self._ids = schema_ids
+        self._ids, self._policy = schema_ids, policy.digest
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Touched are the keys of the batch."""
@@ -179,16 +179,14 @@ class Retention:
         if not inputs:
             again = self._left_over(view, step)
         expired = self._expired(view, step, inputs)
-        if expired:  # few are under way: to look for each that has expired would take longer than to look at all
-            for row_key, row in view.scan("said", _WAY):
-                key = row_key[len(_WAY) :]
-                if key in expired and key not in rows:
-                    rows[key], step.ways[key] = row, _Way.unpacked(row)
-        expiring = expired.union(keys)
+        # Few are under way: to look for each that has expired would take longer than to look at all.
+        under_way = {k[len(_WAY) :]: row for k, row in view.scan("said", _WAY)} if expired else {}
+        for key in under_way.keys() & set(expired) if under_way else ():
+            if key not in rows:
+                rows[key], step.ways[key] = under_way[key], _Way.unpacked(under_way[key])
         for key in sorted(again):
-            expiring.discard(key)
             self._say_again(step, key, again[key])
-        candidates = sorted(expiring)
+        candidates = sorted(set(expired).union(keys) - again.keys() if keys else expired)
         for key, packed in zip(candidates, view.get_many("due", candidates), strict=True):
             if packed is None:
                 continue
@@ -353,18 +351,18 @@ class Retention:
     def _is_over(self, expires_on: int, at: Clock) -> bool:
         return at.confirmed is not None and min(expires_on, self._stop) <= at.confirmed
 
-    def _expired(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> set[bytes]:
-        """Keys that a tick has made expire; costs what they are, not what is held."""
+    def _expired(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> list[bytes]:
+        """Keys, each once, that a tick has made expire; costs what they are, not what is held."""
         now, before = step.now.confirmed, step.before.confirmed
         if now is None or not any(batch.topic == clock.TOPIC for batch in inputs):
-            return set()
+            return []
         if now >= self._stop:  # nothing may be held any more
             prefixes = [b""]
         elif now != before:
             prefixes = _up_to(now, before)
         else:
-            return set()
-        return {k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)}
+            return []
+        return [k[_DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)]
 
     def _line(
         self,
@@ -406,6 +404,7 @@ class Retention:
             "partition": step.partition,
             **said,
             "tombstone": tombstone,
+            "policy": self._policy if deletion is None or deletion.why == "expiry" else None,
         }
         form = ledger.Form(fixed)
         if deletion is None:

@@ -94,6 +94,10 @@ def identifiers(content: bytes) -> Counter[str]:
     return found
 
 
+LEAST = 6
+"""A text of fewer characters is found by chance."""
+
+
 def forms(canary: str) -> frozenset[bytes]:
     """Ways in which a text could be carried along: as it is, in other case, without spaces, reversed, as UTF-16, hex
     and base64 (at each of its three alignments)."""
@@ -104,7 +108,7 @@ def forms(canary: str) -> frozenset[bytes]:
         for shift in range(3):
             encoded = base64.b64encode(b"\0" * shift + value)
             out.add(encoded[(0, 2, 3)[shift] : len(encoded) - 4])
-    return frozenset(v for v in out if len(v) >= 6)
+    return frozenset(v for v in out if len(v) >= LEAST)
 
 
 class Canaries:

@@ -211,13 +211,15 @@ class _Run:
         tick(self._settings, registry, stop - timedelta(1))
         consumer = Consumer(consumer_config(self._settings, "bench.expiry"))
         consumer.assign([TopicPartition(topic, p, at) for p, at in self._ends(topic).items()])
-        began, seen = time.monotonic(), 0
+        process = psutil.Process(worker.pid)
+        began, seen, cpu = time.monotonic(), 0, sum(process.cpu_times()[:2])
         tick(self._settings, registry, stop)
         while seen < self._figures.expired:
             seen += sum(m.error() is None for m in consumer.consume(50_000, 0.1))
             if time.monotonic() > began + _REST_S:
                 raise TimeoutError(f"{self._figures.expired - seen:,} records are not in the ledger")
-        self._note("expiry", seen / (time.monotonic() - began))
+        seconds, cpu = time.monotonic() - began, sum(process.cpu_times()[:2]) - cpu
+        self._measured("expiry", {"records": seen, "seconds": seconds, "cpu_seconds": cpu})
         consumer.close()
         worker.terminate()
         worker.wait(120)

@@ -26,7 +26,10 @@ destruction_app = typer.Typer(help="Proof and certificates of destruction.", no_
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Canaries = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Texts that must be nowhere: JSON by field, or one a line. Never printed."),
+    typer.Option(
+        metavar="FILE",
+        help="Texts that must be nowhere: JSON by field (a person's file, too), or one a line. Never printed.",
+    ),
 ]
 NothingLeft = Annotated[bool, typer.Option("--nothing-left", help="Prove that nothing at all is left.")]
 Enclaves = Annotated[list[Path] | None, typer.Option("--enclave", metavar="DIR", help="An enclave's folder, too.")]
@@ -77,19 +80,22 @@ def asked_of(
     """What the options ask for; ends the command if one cannot be used."""
     from infra.destruction.needles import Needles, read_needles
     from infra.destruction.verify import Asked
+    from stream_processors.scan import LEAST
 
     if enclaves:
         need_enclave()
     try:
-        needles = Needles(read_needles(canaries) if canaries else {})
+        texts = read_needles(canaries) if canaries else {}
     except (OSError, ValueError):
         fail(f"{canaries}: is no list of texts", EXIT_USAGE)
+    if canaries and not any(len(text) >= LEAST for found in texts.values() for text in found):
+        fail(f"{canaries}: no text in it has the {LEAST} characters from which on it is looked for", EXIT_USAGE)
     for folder in [*(enclaves or ()), *(look_in or ()), *(broker_data or ())]:
         if not folder.is_dir():
             fail(f"{folder}: is no folder", EXIT_USAGE)
     return Asked(
         "nothing left" if nothing_left else "kept to the ledger",
-        needles,
+        Needles(texts),
         broker_data or [settings.broker_data],
         enclaves or (),
         look_in or (),

@@ -240,15 +240,17 @@ class _Destruction:
     # The steps.
 
     def _expire(self) -> str:
-        self._at_rest()
         day = max(self._stop, self._today)
         registry = Registry(self._settings.registry, deadline_seconds=60)
         try:
+            # Who was away for long reads everything again when it starts, and must be through before the day that ends
+            # everything: else what it says again comes too late, with one line more for each record. The day before
+            # ends nothing, and who has taken it in has started.
             for told in (day - timedelta(1), day):
                 tick(self._settings, registry, told)
+                self._at_rest()
         finally:
             registry.close()
-        self._at_rest()
         left = due(self._settings, day, self._stop)
         if left:
             raise NotYetError(f"{sum(left.values())} records have not expired at the hard stop: see `lethe alerts`")

@@ -107,7 +107,8 @@ class Search:
 
 
 def read_needles(path: Path) -> Mapping[str, list[str]]:
-    """Texts by field from a JSON object (as `lethe simulate --canaries` writes), or one text a line (field `text`).
+    """Texts by field from a JSON object (as `lethe simulate --canaries` writes, or a person's details as `lethe erase`
+    takes them), or one text a line (field `text`).
 
     Raises:
         ValueError: neither; the message quotes nothing of it.
@@ -117,6 +118,7 @@ def read_needles(path: Path) -> Mapping[str, list[str]]:
         return {"text": [line.strip() for line in content.splitlines() if line.strip()]}
     try:
         found = json.loads(content)
-        return {str(field): [str(text) for text in texts] for field, texts in found.items()}
+        each = {field: [texts] if isinstance(texts, str) else texts for field, texts in found.items()}
+        return {str(field): [str(text) for text in texts] for field, texts in each.items() if texts is not None}
     except (ValueError, AttributeError, TypeError):
         raise ValueError(f"{path} is no list of texts by field") from None

@@ -17,6 +17,7 @@ from schemas.registry import SchemaIds
 from schemas.rows import from_value
 from stream_processors.accounting.tables import Record
 from stream_processors.envelope import envelope
+from stream_processors.erasure.overdue import MARK
 from stream_processors.refs import REF_WIDTH
 from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER
 from stream_processors.runtime.partition import partition_of
@@ -42,6 +43,8 @@ _ADVICE = {
     "RefusedByGuard": "a value is not allowed in the research zone: look at the field's domain in guard.yaml",
     "Expired": "the clock says that it must be gone: nothing to do",
 }
+_AT_SOURCE = frozenset({"expiry", "hard_stop", "late", "erasure"})
+"""Why pseudonymise deletes a supplier's record in its own topic."""
 _TAKEN_BACK = {
     "erasure": ("An order erased it.", "Nothing: the ledger says who gave the order and why."),
     "withdrawal": ("It was withdrawn.", "To have it in again, the supplier has to publish it again."),
@@ -120,6 +123,8 @@ class _Follow:
                 f"Compare the ids letter by letter with the supplier's; see `lethe reconcile --supplier {of.supplier} "
                 "--json` for rejected rows; if it was never sent, have the supplier publish it.",
             )
+        if last is not None and last.value is None and destroyed is not None and destroyed["why"] in _AT_SOURCE:
+            return self._not_said(activity, destroyed)  # it was deleted here, not by the supplier
         if last is not None and last.value is None:
             return out.say("The supplier has deleted it.", "Nothing. If that was a mistake, have it published again.")
         if last is not None:
@@ -141,8 +146,10 @@ class _Follow:
         names = self._batches()
         for record in self._all(topic, self._of.home, self._of.key):
             last = record
-            if record.value is None:
-                what = "deleted by the supplier"
+            if any(name == MARK for name, _ in record.headers or ()):
+                what = "deleted, since it has expired" if record.value is None else "written again, since it has not"
+            elif record.value is None:
+                what = "deleted"
             else:
                 what = "published" + names.get(_publication(record), "")
             self._step(topic, record, what)
@@ -188,9 +195,9 @@ class _Follow:
                 "hard_stop": "Nothing may be held any longer",
                 "late": "It had expired when it came",
             }
-            if destroyed["tombstone"] is not None:
+            why = words.get(destroyed["why"])
+            if why is None:
                 return out.say(*_TAKEN_BACK["refused" if destroyed["refused"] else destroyed["why"]])
-            why = words.get(destroyed["why"], f"It was destroyed ({destroyed['why']})")
             return out.say(f"{why}: it was destroyed, as of {destroyed['as_of']}.", "Nothing: the ledger has the line.")
         if activity is not None:
             self._step("linkage.activity", activity, "taken back")

@@ -17,7 +17,7 @@ from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
 from stream_processors.runtime.account import Accountant
 from stream_processors.runtime.processor import Declaration, Processor
-from stream_processors.runtime.records import Inputs
+from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import History, MemoryStore, Position, Store
 from stream_processors.runtime.task import Step, Task
 
@@ -57,6 +57,15 @@ class Log:
         self.records = [
             r for r in self.records if last[r.key] == r.offset and not (drop_tombstones and r.value is None)
         ]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step of a task with what it took in, and where that ends."""
+
+    inputs: list[Inputs]
+    ends: dict[str, int]
+    step: Step
 
 
 class Driver:
@@ -138,36 +147,60 @@ class Driver:
             self.step(self._random.choice(ready), self._random.randint(1, batch))
             steps += 1
 
-    def step(self, key: tuple[str, int], most: int, crash: str | None = None) -> None:
-        """One transaction of one task. `crash`: `before` the commit, or `after` it and before the state is written."""
-        task, committed = self._state[key], self._committed[key]
-        inputs: list[Inputs] = []
-        ends: dict[str, int] = {}
-        for topic in self._pending(key):
-            records = self.log(topic, key[1]).read(committed.get(topic, 0), most)
-            ends[topic] = records[-1].offset + 1 if records else self.log(topic, key[1]).end
-            inputs.append(_inputs(topic, key[1], records, self._superseded.get((key, topic), frozenset())))
-        result = task.step(inputs)
-        accountant, booked = self.accountants.get(key), None
-        if accountant is not None:
-            booked = accountant.book(inputs, result.outputs, result.writes, ends, 0)
-            result.outputs.emits.append(booked.emit)
-        if crash == "before":
-            self.crash(key)
+    def step(self, key: tuple[str, int], most: int, crash: str | None = None, ahead: int = 0) -> None:
+        """One transaction of one task. `crash`: `before` the commit, or `after` it and before the state is written.
+
+        `ahead`: two transactions, of which the second takes so many records before the first is committed, as a worker
+        does. A crash is the first one's; an `abort` takes the first back, and the second with it, and nothing dies.
+        """
+        first = self._take(key, most)
+        second: _Taken | None = None
+        if ahead:
+            committed = self._committed[key]
+            self._committed[key] = {**committed, **first.ends}
+            second = self._take(key, ahead, first.step)
+            self._committed[key] = committed
+        if crash in ("before", "abort"):
+            if crash == "before":
+                self.crash(key)
             return
-        if accountant is not None and booked is not None:
-            accountant.commit(booked)
-        for emit in result.outputs.emits:
-            for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
-                partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
-                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
-        for name, n in result.outputs.counts.items():
-            self.counts[f"{key[0]}.{name}"] = self.counts.get(f"{key[0]}.{name}", 0) + n
-        committed.update(ends)
+        self._commit(key, first)
         if crash == "after":
             self.crash(key)
             return
-        task.commit(result, self._position(key))
+        self._state[key].commit(first.step, self._position(key))
+        if second is not None:
+            self._commit(key, second)
+            self._state[key].commit(second.step, self._position(key))
+
+    def _take(self, key: tuple[str, int], most: int, after: Step | None = None) -> _Taken:
+        """Up to `most` records of each topic through one step, which changes nothing."""
+        inputs: list[Inputs] = []
+        ends: dict[str, int] = {}
+        for topic in self._pending(key):
+            records = self.log(topic, key[1]).read(self.committed(key, topic), most)
+            ends[topic] = records[-1].offset + 1 if records else self.log(topic, key[1]).end
+            inputs.append(_inputs(topic, key[1], records, self._superseded.get((key, topic), frozenset())))
+        return _Taken(inputs, ends, self._state[key].step(inputs, after))
+
+    def _commit(self, key: tuple[str, int], taken: _Taken) -> None:
+        """Outputs and offsets of a step, and its account."""
+        outputs = taken.step.outputs
+        accountant = self.accountants.get(key)
+        if accountant is not None:
+            booked = accountant.book(taken.inputs, outputs, taken.step.writes, taken.ends, 0)
+            outputs.emits.append(booked.emit)
+            accountant.commit(booked)
+        self._append(outputs)
+        for name, n in outputs.counts.items():
+            self.counts[f"{key[0]}.{name}"] = self.counts.get(f"{key[0]}.{name}", 0) + n
+        self._committed[key].update(taken.ends)
+
+    def _append(self, outputs: Outputs) -> None:
+        for emit in outputs.emits:
+            for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
+                partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
+                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
 
     def crash(self, key: tuple[str, int], lose_state: bool = False) -> None:
         """Kill a task, and start it again as a worker does: replay the gap silently, then the changelog's tail."""
@@ -231,10 +264,7 @@ class Driver:
             booked = accountant.book([], result.outputs, result.writes, {}, 0)
             accountant.commit(booked)
             result.outputs.emits.append(booked.emit)
-        for emit in result.outputs.emits:
-            for i, (k, v) in enumerate(zip(emit.keys, emit.values, strict=True)):
-                partition = emit.partitions if isinstance(emit.partitions, int) else emit.partitions[i]
-                self.log(emit.topic, partition).append(k, v, 0, emit.headers[i] if emit.headers else ())
+        self._append(result.outputs)
         self._state[key].commit(result, self._position(key))
 
     def ready(self) -> list[tuple[str, int]]:

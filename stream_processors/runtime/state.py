@@ -120,25 +120,13 @@ class View:
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Value of each key, in order; None where there is none."""
-        mine = self.writes[table]
-        if not mine:
-            return self._store.get_many(table, keys)
-        below = [k for k in keys if k not in mine]
-        found = dict(zip(below, self._store.get_many(table, below), strict=True)) if below else {}
-        return [mine[k] if k in mine else found[k] for k in keys]
+        return _seen_through(self.writes[table], keys, lambda below: self._store.get_many(table, below))
 
     def scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """Keys that start with the prefix, with their values, in order of key."""
-        rows = dict(self._store.scan(table, prefix))
-        mine = self.writes[table]
-        if not mine:
-            return list(rows.items())
-        for key, value in self._overlay(table, prefix):
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
-        return sorted(rows.items())
+        rows = self._store.scan(table, prefix)
+        mine = {k: v for k, v in self.writes[table].items() if k.startswith(prefix)}
+        return _merged(rows, mine) if mine else list(rows)
 
     def scan_many(self, table: str, prefixes: Sequence[bytes], width: int) -> list[list[tuple[bytes, bytes]]]:
         """`scan` for many prefixes of one width in bytes (a whole leading part of the keys), in order."""
@@ -146,11 +134,8 @@ class View:
         out = self._store.scan_many(table, prefixes)
         if grouped:
             for i, prefix in enumerate(prefixes):
-                changed = grouped.get(prefix)
-                if changed:
-                    rows: dict[bytes, bytes | None] = dict(out[i])
-                    rows.update({key: mine[key] for key in changed})
-                    out[i] = [(k, v) for k in sorted(rows) if (v := rows[k]) is not None]
+                if changed := grouped.get(prefix):
+                    out[i] = _merged(out[i], {key: mine[key] for key in changed})
         return out
 
     def _grouped(self, table: str, width: int) -> Mapping[bytes, list[bytes]]:
@@ -166,9 +151,6 @@ class View:
     def put(self, table: str, key: bytes, value: bytes | None) -> None:
         """Set a value; None deletes."""
         self.writes[table][key] = value
-
-    def _overlay(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-        return ((k, v) for k, v in self.writes[table].items() if k.startswith(prefix))
 
 
 class _Forgetful:
@@ -201,6 +183,83 @@ class _Forgetful:
 
     def close(self) -> None:
         """It is not ours to close."""
+
+
+class Ahead:
+    """A store to look at as it will be once `writes` are applied, and is after. Meanwhile they may be applied."""
+
+    def __init__(self, store: Store, writes: Writes) -> None:
+        self._store, self._writes = store, writes
+        self.applied: Writes | None = writes
+        self._starting: dict[tuple[str, int], dict[bytes, dict[bytes, bytes | None]]] = {}
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Store`."""
+        return _seen_through(self._writes.get(table) or {}, keys, lambda below: self._store.get_many(table, below))
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `Store`."""
+        changed = self._changed(table, prefix)
+        rows = self._store.scan(table, prefix)
+        return iter(_merged(rows, changed)) if changed else rows
+
+    def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+        """See `Store`."""
+        found = self._store.scan_many(table, prefixes)
+        if self._writes.get(table):
+            for i, prefix in enumerate(prefixes):
+                if changed := self._changed(table, prefix):
+                    found[i] = _merged(found[i], changed)
+        return found
+
+    def apply(self, writes: Writes, position: Position) -> None:
+        """Not here."""
+        raise NotImplementedError("only to look at")
+
+    def position(self) -> Position:
+        """Of the store, without the writes."""
+        return self._store.position()
+
+    def sweep(self, now_ms: int) -> None:
+        """Not here."""
+        raise NotImplementedError("only to look at")
+
+    def close(self) -> None:
+        """It is not ours to close."""
+
+    def _changed(self, table: str, prefix: bytes) -> Mapping[bytes, bytes | None]:
+        """Writes under a prefix, found by an index of all that are under prefixes of its width."""
+        width = len(prefix)
+        index = self._starting.get((table, width))
+        if index is None:
+            index = self._starting[table, width] = _by_prefix(self._writes.get(table) or {}, width)
+        return index.get(prefix, {})
+
+
+def _seen_through(
+    writes: Mapping[bytes, bytes | None],
+    keys: Sequence[bytes],
+    held: Callable[[Sequence[bytes]], list[bytes | None]],
+) -> list[bytes | None]:
+    """Value of each key: what is written, or else what is held below."""
+    if not writes:
+        return held(keys)
+    below = [k for k in keys if k not in writes]
+    found = dict(zip(below, held(below), strict=True)) if below else {}
+    return [writes[k] if k in writes else found[k] for k in keys]
+
+
+def _by_prefix(writes: Mapping[bytes, bytes | None], width: int) -> dict[bytes, dict[bytes, bytes | None]]:
+    out: dict[bytes, dict[bytes, bytes | None]] = {}
+    for key, value in writes.items():
+        out.setdefault(key[:width], {})[key] = value
+    return out
+
+
+def _merged(rows: Iterable[tuple[bytes, bytes]], changed: Mapping[bytes, bytes | None]) -> list[tuple[bytes, bytes]]:
+    """Rows with what was written over them, in order of key."""
+    merged: dict[bytes, bytes | None] = {**dict(rows), **changed}
+    return sorted((k, v) for k, v in merged.items() if v is not None)
 
 
 class MemoryStore:

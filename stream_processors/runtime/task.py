@@ -8,7 +8,7 @@ from typing import cast
 
 from stream_processors.runtime.processor import CountsHeld, Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Emit, Inputs, Outputs
-from stream_processors.runtime.state import History, Position, Store, View, Writes, no_history
+from stream_processors.runtime.state import Ahead, History, Position, Store, View, Writes, no_history
 
 _AT_ONCE = 20_000
 """Keys that are said anew in one transaction."""
@@ -31,9 +31,12 @@ class Task:
         self.store = store
         self.history = history
 
-    def step(self, inputs: Sequence[Inputs]) -> Step:
-        """Take a batch in; the changelog's records are among the outputs."""
-        return self._settled(inputs, None)
+    def step(self, inputs: Sequence[Inputs], after: Step | None = None) -> Step:
+        """Take a batch in; the changelog's records are among the outputs.
+
+        `after`: the step before, if it is not committed yet: this one holds only if that one is, and applied first.
+        """
+        return self._settled(inputs, None, after)
 
     def reconcile(self) -> Step:
         """Settle every key anew: what was said of keys that are gone is taken back."""
@@ -86,14 +89,15 @@ class Task:
                 del rows[key]
         self.store.apply({said: rows}, position)
 
-    def _view(self) -> View:
-        return View(self.store, self.processor.declaration.keeps, self.partition, history=self._before)
+    def _view(self, after: Step | None = None) -> View:
+        store = self.store if after is None else Ahead(self.store, after.writes)
+        return View(store, self.processor.declaration.keeps, self.partition, history=self._before)
 
     def _before(self, pattern: str) -> Iterable[Inputs]:
         return map(_without_heartbeats, self.history(pattern))
 
-    def _settled(self, inputs: Sequence[Inputs], also: set[bytes] | None) -> Step:
-        view = self._view()
+    def _settled(self, inputs: Sequence[Inputs], also: set[bytes] | None, after: Step | None = None) -> Step:
+        view = self._view(after)
         inputs = [_without_heartbeats(i) for i in inputs]
         touched = self.processor.absorb(view, inputs)
         return self._with_changelog(view, self.processor.settle(view, touched | also if also else touched, inputs))

@@ -1,5 +1,8 @@
 """The transactional loop: consume a batch, step each partition, commit outputs and offsets together, apply the state.
 
+While the broker commits a batch, the next one is taken and stepped upon it, as if it were applied already. Nothing of
+the next is produced before that: a transaction that aborts takes the step upon it along.
+
 A crash before the Kafka commit leaves the store untouched. A crash after it leaves the store behind the committed
 offsets, and the next start replays the gap with outputs off. A transaction that must abort rewinds to the committed
 offsets. Anything that this worker cannot be sure of (a fenced producer, a commit that timed out: librdkafka issue 5423)
@@ -11,6 +14,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,7 +27,7 @@ from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
 from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
-from stream_processors.runtime.account import Accountant
+from stream_processors.runtime.account import Accountant, Booked
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.observer import Batch, Observer, Part, Place, Unobserved
@@ -72,6 +76,24 @@ class _Slot:
     """A replay: what it is about; None for everything."""
     superseded: dict[str, frozenset[int]] = field(default_factory=dict)
     """While it reads all of them: per input topic, offsets of records that later ones replace."""
+
+
+@dataclass
+class _Transaction:
+    """One over all partitions of a batch. `ends`: by partition number and topic, the offset that is committed.
+
+    `seconds`: how long its parts took.
+    """
+
+    steps: dict[int, Step]
+    ends: dict[int, dict[str, int]]
+    inputs: Mapping[int, Sequence[Inputs]] = field(default_factory=dict)
+    seconds: dict[Part, float] = field(default_factory=dict)
+    booked: dict[int, Booked] = field(default_factory=dict)
+    now_ms: int = 0
+    began: float = 0.0
+    done: Future[None] | None = None
+    """Raises what the broker answered, if it is not committed."""
 
 
 class Worker:
@@ -184,6 +206,9 @@ class _Session:
         self._tidy_at = 0.0
         self._placed = 0.0
         self._ended: dict[tuple[str, int], int] = {}
+        self._in_flight: _Transaction | None = None
+        self._committer = ThreadPoolExecutor(1, "commit")
+        self._lost: SessionLostError | None = None
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -197,22 +222,28 @@ class _Session:
         while not self._worker.stopping:
             messages = self._consume()
             self._observer.turned()
+            if self._lost is not None:
+                raise self._lost
             self._say_places()
             if self._assigned is not None:
                 self._take_over()
                 continue
-            if messages:
+            if messages and self._slots:  # a revocation may have come behind the first of them
                 self._process(messages)
                 self._heard = time.monotonic()
-            elif self._slots:
+            elif self._land() and self._slots:
                 self._at_rest()
             for number, slot in self._slots.items():
-                if slot.reconcile and slot.at_end >= set(slot.topics):
+                if self._caught_up(slot) and self._land() and self._caught_up(slot):
                     self._reconcile(number, slot)
             self._sweep()
+        self._land()
         self._log.info("drained")
 
     def close(self) -> None:
+        # Whether the last transaction went through is found out by who opens the state next.
+        self._committer.shutdown(wait=True)
+        self._in_flight = None
         for slot in self._slots.values():
             slot.task.store.close()
         self._slots = {}
@@ -289,7 +320,7 @@ class _Session:
         self._log.warning("waiting_for_broker", error=kafka.describe(error))
         return False
 
-    # Assignment. Callbacks run inside `consume`, when no transaction is open.
+    # Assignment. Callbacks run inside `consume`, when one transaction may be in flight.
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.assign(partitions)
@@ -298,6 +329,10 @@ class _Session:
         self._assigned = partitions
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
+        try:
+            self._land(read_on=False)
+        except SessionLostError as e:
+            self._lost = e  # raised after `consume`: nothing may be raised through the client
         for slot in self._slots.values():
             slot.task.store.close()
         self._slots, self._next = {}, {}
@@ -343,10 +378,15 @@ class _Session:
 
     def _history(self, number: int, topics: Sequence[str]) -> History:
         def history(pattern: str) -> Iterator[Inputs]:
-            stops = {t: self._next[t, number] for t in topics if fnmatchcase(t, pattern)}
+            stops = {t: self._taken(t, number) for t in topics if fnmatchcase(t, pattern)}
             return self._restorer.history(number, stops, self._declaration.headers)
 
         return history
+
+    def _taken(self, topic: str, number: int) -> int:
+        """The offset after the last record that was stepped, committed or in flight."""
+        ahead = self._in_flight.ends.get(number, {}) if self._in_flight is not None else {}
+        return ahead.get(topic, self._next[topic, number])
 
     def _accountant(self, number: int, positions: dict[str, int]) -> Accountant | None:
         """With the accounts that were committed, held to where reading goes on."""
@@ -397,21 +437,26 @@ class _Session:
         for (number, topic), found in batches.items():
             inputs.setdefault(number, []).append(self._inputs(topic, number, found))
             ends.setdefault(number, {})[topic] = found[-1].offset() + 1
+        before = self._in_flight.steps if self._in_flight is not None else {}
         for number, group in inputs.items():
-            steps[number] = self._slots[number].task.step(group)
+            steps[number] = self._slots[number].task.step(group, before.get(number))
             self._note_replayed(self._slots[number], steps[number])
-        seconds: dict[Part, float] = {"compute": time.perf_counter() - began}
-        if self._transact(steps, ends, inputs, seconds):
-            self._worker.batch_done(len(messages))
-            self._observe(inputs, steps, seconds)
+        transaction = _Transaction(steps, ends, inputs, {"compute": time.perf_counter() - began})
+        if self._land():  # if not, its records are read again, and these after them
+            self._launch(transaction)
 
-    def _observe(self, inputs: dict[int, list[Inputs]], steps: dict[int, Step], seconds: Mapping[Part, float]) -> None:
+    def _observe(self, transaction: _Transaction) -> None:
         counts: dict[str, int] = {}
-        for step in steps.values():
+        for step in transaction.steps.values():
             for name, n in step.outputs.counts.items():
                 counts[name] = counts.get(name, 0) + n
-        emits = [emit for step in steps.values() for emit in step.outputs.emits]
-        self._observer.batch(Batch([i for group in inputs.values() for i in group], emits, counts, seconds))
+        emits = [emit for step in transaction.steps.values() for emit in step.outputs.emits]
+        inputs = [i for group in transaction.inputs.values() for i in group]
+        self._worker.batch_done(sum(len(i.keys) for i in inputs))
+        self._observer.batch(Batch(inputs, emits, counts, transaction.seconds))
+
+    def _caught_up(self, slot: _Slot) -> bool:
+        return slot.reconcile and slot.at_end >= set(slot.topics)
 
     def _inputs(self, topic: str, number: int, found: Sequence[Message]) -> Inputs:
         superseded = self._slots[number].superseded.get(topic, frozenset())
@@ -426,14 +471,14 @@ class _Session:
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
                 step.outputs.emit(topic, number, orphans, [None] * len(orphans))
         again = slot.replayed is not None
-        through = self._transact({number: step}, {number: {}}, {})
+        through = self._transact({number: step}, {number: {}})
         if through and slot.anew and not self._declaration.stateless:
-            through = all(self._transact({number: anew}, {number: {}}, {}) for anew in slot.task.anew(slot.touched))
+            through = all(self._transact({number: anew}, {number: {}}) for anew in slot.task.anew(slot.touched))
         if through:
             ends = {topic: at for (topic, partition), at in self._next.items() if partition == number}
             was = slot.replayed, slot.anew
             slot.reconcile, slot.replayed, slot.anew, slot.superseded = False, None, {}, {}
-            through = self._transact({number: Step(Outputs(), {})}, {number: ends}, {})
+            through = self._transact({number: Step(Outputs(), {})}, {number: ends})
             if through:
                 self._log.info("said_anew" if was[1] else "reconciled", partition=number)
             else:
@@ -453,30 +498,29 @@ class _Session:
             for key, value in zip(emit.keys, emit.values, strict=True):
                 (said.discard if value is None else said.add)(key)
 
-    def _transact(
-        self,
-        steps: dict[int, Step],
-        ends: dict[int, dict[str, int]],
-        inputs: Mapping[int, Sequence[Inputs]],
-        seconds: dict[Part, float] | None = None,
-    ) -> bool:
-        """One transaction over all partitions of the batch; False if it was aborted and the consumer rewound.
+    def _transact(self, steps: dict[int, Step], ends: dict[int, dict[str, int]]) -> bool:
+        """A transaction without a batch, waited for; False if it was aborted and the consumer rewound."""
+        self._launch(_Transaction(steps, ends))
+        return self._land()
 
-        How long its parts took is added to `seconds`.
+    def _launch(self, transaction: _Transaction) -> None:
+        """Produce what the steps say, and have it committed. None may be in flight.
+
+        What the broker answers is told by `_land`.
         """
-        seconds = {} if seconds is None else seconds
-        began = time.perf_counter()
-        now = self._worker.now_ms()
+        transaction.began = time.perf_counter()
+        transaction.now_ms = now = self._worker.now_ms()
+        steps, ends, booked = transaction.steps, transaction.ends, transaction.booked
         offsets = [
             TopicPartition(self._edition.topic(topic), number, end, metadata=self._metadata(topic, number, now))
             for number, topics in ends.items()
             for topic, end in topics.items()
         ]
-        booked = {
-            number: accountant.book(inputs.get(number, ()), step.outputs, step.writes, ends[number], now)
-            for number, step in steps.items()
-            if (accountant := self._slots[number].accountant) is not None
-        }
+        for number, step in steps.items():
+            if (accountant := self._slots[number].accountant) is not None:
+                inputs = transaction.inputs.get(number, ())
+                booked[number] = accountant.book(inputs, step.outputs, step.writes, ends[number], now)
+        self._in_flight = transaction
         try:
             self._producer.begin_transaction()
             for number, step in steps.items():
@@ -484,23 +528,47 @@ class _Session:
                     self._produce(emit, number)
                 if number in booked:
                     self._produce(booked[number].emit, number)
-            self._faults.reach("produced")
-            if offsets:
-                self._retried(
-                    lambda: self._producer.send_offsets_to_transaction(
-                        offsets, self._consumer.consumer_group_metadata(), _CALL_S
-                    )
-                )
-            self._faults.reach("offsets_sent")
-            self._producer.flush(_CALL_S)  # serves the delivery reports that the commit would wait for
-            self._retried(lambda: self._producer.commit_transaction(_CALL_S))
         except KafkaException as e:
-            self._abort(kafka.error_of(e))
-            return False
-        seconds["commit"] = time.perf_counter() - began
-        self._observer.ended("committed")
+            transaction.done = Future()
+            transaction.done.set_exception(e)
+            return
+        self._faults.reach("produced")
+        transaction.done = self._committer.submit(self._commit, offsets, self._consumer.consumer_group_metadata())
+
+    def _commit(self, offsets: list[TopicPartition], member: object) -> None:
+        """Runs beside the loop and touches nothing but the producer: all of it is waiting.
+
+        Raises:
+            KafkaException: it is not committed, or nobody knows.
+        """
+        if offsets:
+            self._retried(lambda: self._producer.send_offsets_to_transaction(offsets, member, _CALL_S))
+        self._faults.reach("offsets_sent")
+        self._producer.flush(_CALL_S)  # serves the delivery reports that the commit would wait for
+        self._retried(lambda: self._producer.commit_transaction(_CALL_S))
         self._faults.reach("committed")
-        for number, step in steps.items():
+
+    def _land(self, read_on: bool = True) -> bool:
+        """Wait for the transaction in flight, if there is one, and apply it; False if it was aborted.
+
+        `read_on`: after an abort, the consumer reads again what was not committed.
+
+        Raises:
+            SessionLostError: it is not known to be either.
+        """
+        transaction, self._in_flight = self._in_flight, None
+        if transaction is None or transaction.done is None:
+            return True
+        try:
+            transaction.done.result()
+        except KafkaException as e:
+            self._abort(kafka.error_of(e), read_on)
+            return False
+        seconds, ends, booked, now = transaction.seconds, transaction.ends, transaction.booked, transaction.now_ms
+        began = time.perf_counter()
+        seconds["commit"] = began - transaction.began
+        self._observer.ended("committed")
+        for number, step in transaction.steps.items():
             self._next.update({(topic, number): end for topic, end in ends[number].items()})
             slot = self._slots[number]
             was = slot.task.store.position()
@@ -510,8 +578,10 @@ class _Session:
                     step.outputs.count("imbalance")
             slot.task.commit(step, Position({**was.inputs, **ends[number]}, self._changelog_end.get(number, 0), now))
             slot.written = True
-        seconds["apply"] = time.perf_counter() - began - seconds["commit"]
+        seconds["apply"] = time.perf_counter() - began
         self._faults.reach("applied")
+        if transaction.inputs:
+            self._observe(transaction)
         return True
 
     def _metadata(self, topic: str, number: int, now: int) -> str:
@@ -520,7 +590,7 @@ class _Session:
         slot = self._slots[number]
         return metadata_of(0 if slot.reconcile else now, self._processor.version, slot.anew.get(topic))
 
-    def _abort(self, error: KafkaError) -> None:
+    def _abort(self, error: KafkaError, read_on: bool) -> None:
         name = kafka.describe(error)
         if error.fatal() or not error.txn_requires_abort():
             raise SessionLostError(name)
@@ -533,7 +603,10 @@ class _Session:
         # Nothing was committed and no store was written: read the same records again.
         if any(slot.replayed is not None for slot in self._slots.values()):
             raise SessionLostError(name)
-        self._read_on()
+        for slot in self._slots.values():
+            slot.at_end.clear()  # there is something before the ends again
+        if read_on:
+            self._read_on()
 
     def _retried(self, call: Callable[[], Any]) -> None:
         deadline = time.monotonic() + self._settings.transaction_timeout_ms / 1000

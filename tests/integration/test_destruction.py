@@ -51,6 +51,7 @@ CANARIES = {
     "surname": [s for _, s, _ in GOES],
     "postcode": [p for _, _, p in GOES],
     "local id": ["CANARYC0", "CANARYC1", "CANARYU0", "CANARYU1"],
+    "record id of what expires": [f"QXABSENCE{i}Y2012" for i in range(8)],
 }
 SIMULATED = {
     "partitions": 2,
@@ -109,7 +110,11 @@ def _publish(settings: Settings) -> None:
     with Publisher("dfe", "absence", settings=settings) as sink:
         # Held for 3288 days from the end of the term: those of 2012 until July 2021.
         sink.publish_batch(
-            [{"UPN": f"U{i}", "record_id": f"r{y}", "PeriodEnd": date(y, 7, 1)} for i in range(8) for y in (2012, 2013)]
+            [
+                {"UPN": f"U{i}", "record_id": f"QXABSENCE{i}Y{y}", "PeriodEnd": date(y, 7, 1)}
+                for i in range(8)
+                for y in (2012, 2013)
+            ]
         )
         sink.publish_batch([{"UPN": f"CANARYU{i}", "record_id": "r", "PeriodEnd": date(2013, 7, 1)} for i in range(2)])
 
@@ -200,6 +205,7 @@ def test_what_is_deleted_or_expired_is_in_no_byte_after_the_bound(
     took, found = proves.until_proved(limit)
     print(f"no hit after {took:.1f} s of {limit:.0f}")
     assert sum(r["records"] for r in found["ledger"]["destroyed"] if r["reason"] == "expiry") == 8
+    assert found["held"]["identified.dfe.absence"] == 8, "what has expired is not held, at its source either"
     assert found["checked"]["enclaves"] == 1
     assert found["checked"]["state directories"] == sum(not d.stateless for d in TOPOLOGY) * settings.partitions
     assert len(table(settings, "research.person")) == len(STAYS), "the others are still there"
@@ -260,6 +266,7 @@ def test_destroy_killed_half_way_is_finished_by_a_second_run_and_the_keys_go_las
     assert document["verification"]["still_held"] == {}
     assert document["verification"]["within_bound"] == []
     by_reason = {r["reason"] for r in document["ledger"]["destroyed"]}
+    assert "late" not in by_reason, "what is read again when the processors start is destroyed once"
     assert "hard_stop" in by_reason
     code, after = _Proves(settings, tmp_path, monkeypatch)("--nothing-left")
     assert code == 0, after["findings"]

@@ -115,8 +115,8 @@ def changes(draw: st.DrawFn, *of: str) -> Change:
 
 
 def fates() -> st.SearchStrategy[tuple[str, Any]]:
-    """What happens besides records: steps with and without a crash, lost state, compaction, lag, an outage, and the
-    stages of a rotation of keys.
+    """What happens besides records: steps with and without a crash, and with a second one ahead; lost state,
+    compaction, lag, an outage, and the stages of a rotation of keys.
 
     In an outage one processor stands still while records come and those before it go on; then logs are compacted and
     its state is lost.
@@ -124,7 +124,13 @@ def fates() -> st.SearchStrategy[tuple[str, Any]]:
     which = st.integers(0, len(NAMES) * PARTITIONS - 1)
     return st.one_of(
         st.tuples(
-            st.just("step"), st.tuples(which, st.integers(1, 5), st.sampled_from([None, None, "before", "after"]))
+            st.just("step"),
+            st.tuples(
+                which,
+                st.integers(1, 5),
+                st.sampled_from([None, None, "before", "after", "abort"]),
+                st.sampled_from([0, 1, 3]),
+            ),
         ),
         *[st.tuples(st.just("run"), st.integers(1, 50))] * 2,
         st.tuples(st.just("crash"), st.tuples(which, st.booleans())),
@@ -176,7 +182,7 @@ def happen(flow: Flow, event: tuple[str, Any]) -> None:
             driver.append(topic, partition, last.key, last.value)
     elif kind == "step":
         task = driver.tasks[what[0]]
-        driver.step(task, what[1], what[2])
+        driver.step(task, *what[1:])
     elif kind == "run":
         driver.run(batch=what)
     elif kind == "crash":

@@ -108,7 +108,7 @@ def test_a_digest_is_that_of_json_with_sorted_names(line: dict[str, Any]) -> Non
     assert digest(line) == hashlib.sha256(text.encode()).hexdigest()
 
 
-LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False}
+LATER = {"reason": None, "by": None, "order_id": None, "tombstone": None, "refused": False, "policy": None}
 
 
 @UNHURRIED
@@ -119,7 +119,7 @@ def test_a_line_from_before_a_field_came_has_the_digest_that_it_had(bodies: list
 
 
 @UNHURRIED
-@given(BODIES, st.sampled_from(["reason", "by", "order_id", "tombstone", "refused"]), st.data())
+@given(BODIES, st.sampled_from(["reason", "by", "order_id", "tombstone", "refused", "policy"]), st.data())
 def test_whatever_a_later_field_says_is_in_the_digest(
     bodies: list[dict[str, Any]], name: str, data: st.DataObject
 ) -> None:

@@ -9,11 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.commands.destruction import asked_of
 from infra.destruction import needles
 from infra.destruction.needles import Needles, Search, read_needles
+from infra.settings import Settings
 
 NEEDLES = Needles({"surname": ["Quuxbegum"], "postcode": ["SE13 7QX"]})
 
@@ -82,3 +85,16 @@ def test_a_file_with_holes_is_searched_where_it_has_data(tmp_path: Path) -> None
     path.write_bytes(b"")
     os.truncate(path, 10 << 20)
     assert NEEDLES.in_file(path) == Counter()
+
+
+def test_a_persons_file_is_a_list_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "person.json"
+    path.write_text(json.dumps({"surname": "Quuxbegum", "postcode": "SE13 7QX", "sex": None}))
+    assert read_needles(path) == {"surname": ["Quuxbegum"], "postcode": ["SE13 7QX"]}
+
+
+def test_a_file_of_which_nothing_would_be_looked_for_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "texts"
+    path.write_text("short\n")
+    with pytest.raises(typer.Exit):
+        asked_of(Settings(home=tmp_path), path, False, None, None, None)

@@ -70,11 +70,15 @@ def held(flow: Flow) -> set[bytes]:
     return set(flow.driver.table(ABSENCES))
 
 
-def why(flow: Flow) -> list[tuple[str, str, date]]:
+def lines(flow: Flow) -> list[dict[str, Any]]:
     logs = [flow.driver.log(ledger.TOPIC, p) for p in range(PARTITIONS)]
-    lines = [decoded(ledger.TOPIC, r.value) for log in logs for r in log.records if r.value is not None]
-    assert ledger.verify(lines) == []
-    return [(line["why"], line["dataset"], line["as_of"]) for line in lines]
+    found = [decoded(ledger.TOPIC, r.value) for log in logs for r in log.records if r.value is not None]
+    assert ledger.verify(found) == []
+    return found
+
+
+def why(flow: Flow) -> list[tuple[str, str, date]]:
+    return [(line["why"], line["dataset"], line["as_of"]) for line in lines(flow)]
 
 
 def test_what_has_expired_goes_from_its_source_and_from_everywhere_below(flow: Flow) -> None:
@@ -84,6 +88,14 @@ def test_what_has_expired_goes_from_its_source_and_from_everywhere_below(flow: F
     assert flow.differences() == []
     assert why(flow) == [("expiry", "absence", FIRST + timedelta(HELD))]
     assert len(flow.driver.table("linkage.activity")) == 3
+
+
+def test_the_line_names_the_policy_and_a_withdrawal_names_none(flow: Flow) -> None:
+    pass_over(flow, FIRST)
+    flow.delete("dfe", "absence", "A1", "r2")
+    flow.run()
+    found = {line["why"]: line["policy"] for line in lines(flow)}
+    assert found == {"expiry": LONG.policy.digest, "withdrawal": None}
 
 
 def test_what_has_not_expired_stays_with_one_tombstone_for_each_that_has(flow: Flow) -> None:

@@ -89,6 +89,22 @@ def test_each_step_may_crash_once_and_the_end_is_the_same(crash: str) -> None:
         assert _unordered(crashing.driver.state(task)) == _unordered(plain.driver.state(task))
 
 
+@pytest.mark.parametrize("crash", [None, "before", "after", "abort"])
+def test_a_step_ahead_of_the_commit_changes_nothing(crash: str | None) -> None:
+    plain, ahead = populated(), populated()
+    plain.run()
+    for _ in range(20):
+        for task in ahead.driver.tasks:
+            ahead.driver.step(task, 1, crash, ahead=2)
+            if crash in ("before", "abort"):
+                ahead.driver.step(task, 1)
+    ahead.run()
+    for topic in ("linkage.contribution", "linkage.link", "research.person"):
+        assert ahead.driver.table(topic) == plain.driver.table(topic)
+    for task in plain.driver.tasks:
+        assert _unordered(ahead.driver.state(task)) == _unordered(plain.driver.state(task))
+
+
 def test_a_crash_before_the_commit_leaves_no_trace() -> None:
     flow = populated()
     flow.driver.run(only={"pseudonymise"})

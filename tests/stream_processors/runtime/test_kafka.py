@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from infra.settings import Settings
+from infra.topics import topics_of
+from stream_processors.runtime.kafka import producer_config
+
 ROOT = Path(__file__).parents[3]
 ONE_PLACE = ROOT / "stream_processors" / "runtime" / "kafka.py"
 
@@ -16,3 +20,11 @@ def test_no_module_but_one_names_the_brokers_to_a_client() -> None:
         if "bootstrap.servers" in path.read_text()
     }
     assert named == {ONE_PLACE}
+
+
+def test_a_full_request_is_one_that_every_topic_takes(tmp_path: Path) -> None:
+    """Half of it: what cannot be compressed grows a little, and one record more may be in it."""
+    settings = Settings(home=tmp_path, security="plaintext")
+    config = producer_config(settings, "test")
+    least = min(int(topic.config["max.message.bytes"]) for topic in topics_of(settings, ["dfe", "council-northam"]))
+    assert int(config["batch.size"]) <= least // 2

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_processors.runtime.state import (
+    Ahead,
     Leftovers,
     MemoryStore,
     Position,
@@ -84,6 +85,31 @@ def test_a_view_shows_the_store_as_it_will_be(before: Writes, then: Writes, keys
             assert view.scan_many(table, [prefix], len(prefix)) == [list(applied.scan(table, prefix))]
     assert view.writes == then
     assert shows(store, "a", keys, b"")[0] != [] or not keys
+
+
+@QUICK
+@given(WRITES, WRITES, WRITES, st.lists(KEYS, max_size=6), PREFIXES, st.booleans())
+def test_a_store_ahead_shows_what_it_will_hold_before_and_after(
+    before: Writes, then: Writes, later: Writes, keys: list[bytes], prefix: bytes, applied: bool
+) -> None:
+    store, all_applied = MemoryStore(), MemoryStore()
+    for s in (store, all_applied):
+        s.apply(before, Position({}))
+    ahead = Ahead(store, then)
+    view = View(ahead, [Table(t, "true") for t in TABLES])
+    if applied:  # the broker has committed it meanwhile
+        store.apply(then, Position({}))
+    all_applied.apply(then, Position({}))
+    for table in TABLES:
+        assert shows(ahead, table, keys, prefix) == shows(all_applied, table, keys, prefix)
+        assert ahead.scan_many(table, [prefix, b""]) == all_applied.scan_many(table, [prefix, b""])
+        for key, value in later[table].items():
+            view.put(table, key, value)
+    all_applied.apply(later, Position({}))
+    for table in TABLES:
+        assert view.get_many(table, keys) == all_applied.get_many(table, keys)
+        assert view.scan(table, prefix) == list(all_applied.scan(table, prefix))
+    assert view.base is then, "as if it were applied"
 
 
 def test_what_is_not_applied_is_not_in_the_store(opened: Store) -> None:

@@ -62,6 +62,20 @@ def test_a_step_that_is_not_committed_changes_nothing() -> None:
     assert dict(bench.task.store.scan("identities", b"")) == {}
 
 
+def test_a_step_upon_one_that_is_not_committed_sees_what_that_one_wrote() -> None:
+    ahead, plain = Bench("route"), Bench("route")
+    batches = ["subject | blocks\n s1 | 1:a\n s2 | 1:b", "subject | blocks\n s1 | 1:c"]
+    first = ahead.task.step([inputs_of(ahead, batches[0])])
+    second = ahead.task.step([inputs_of(ahead, batches[1])], first)
+    ahead.task.commit(first, Position({}))
+    ahead.task.commit(second, Position({}))
+    for text, step in zip(batches, (first, second), strict=True):
+        alone = plain.task.step([inputs_of(plain, text)])
+        plain.task.commit(alone, Position({}))
+        assert step.outputs.emits == alone.outputs.emits
+    assert dict(ahead.task.store.scan("identities", b"")) == dict(plain.task.store.scan("identities", b""))
+
+
 def test_what_is_true_is_said_anew_though_it_was_said_before() -> None:
     bench = stepped()
     before = dict(bench.task.store.scan("sent_blocks", b""))
