@@ -210,7 +210,7 @@ def test_fitted_weights_are_written_as_processors_read_them_and_named_after_what
     assert shipped.near is not None
     assert len(versions - {shipped.near.version}) == 2
     found = configured_catalogue(Settings(home=tmp_path, near_weights=one))
-    assert found.version != shipped.version, "who is linked already is linked anew"
+    assert found.label != shipped.label, "who is linked already is linked anew"
 
 
 def test_match_keys_alone_have_no_weights_to_write(evaluate: Evaluate, tmp_path: Path) -> None:
