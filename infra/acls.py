@@ -74,6 +74,16 @@ def grant(admin: AdminClient, wanted: Iterable[Grant], *, take_back: bool) -> Gr
     return Granted(len(missing), tuple(sorted(map(_line, extra))))
 
 
+def differences(admin: AdminClient, wanted: Iterable[Grant]) -> tuple[list[str], list[str]]:
+    """What is missing, and what is there and not wanted, each as a line to read.
+
+    Raises:
+        KafkaException: as `grant`.
+    """
+    bindings, there = {_binding(g) for g in wanted}, _there(admin)
+    return sorted(map(_line, bindings - there)), sorted(map(_line, there - bindings))
+
+
 def _there(admin: AdminClient) -> set[AclBinding]:
     return set(admin.describe_acls(_ALL, request_timeout=_REQUEST_S).result(timeout=_REQUEST_S))
 

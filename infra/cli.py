@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -50,46 +51,55 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # a local variable may hold a value of a record
 )
-app.command()(up)
-app.command()(down)
-app.command()(status)
-app.command()(provision)
-app.add_typer(keys_app, name="keys")
-app.add_typer(supplier_app, name="supplier")
-app.command()(simulate)
-app.command()(publish)
-app.command()(run)
 enclave_app.command()(report)
-app.add_typer(enclave_app, name="enclave")
-app.command()(dictionary)
-app.command()(risk)
-app.command()(scan)
-app.command()(enquire)
-app.command()(erase)
-app.command()(audit)
-app.command()(alerts)
-app.command()(batches)
-app.command()(doctor)
-app.command()(lag)
-app.command()(top)
-app.command()(console)
-app.command()(reconcile)
-app.command()(trace)
-app.command()(monitoring)
-app.add_typer(quarantine_app, name="quarantine")
-app.command()(operations)
-app.command()(destroy)
-app.add_typer(demo_app, name="demo")
-app.command()(replay)
-app.command()(compare)
-app.add_typer(rollout_app, name="rollout")
-app.command()(bench)
 evaluate_app.command()(effects)
-app.add_typer(evaluate_app, name="evaluate")
-app.add_typer(clock_app, name="clock")
-app.add_typer(retention_app, name="retention")
-app.add_typer(ledger_app, name="ledger")
-app.add_typer(destruction_app, name="destruction")
+
+_IN_ORDER: tuple[Callable[..., None] | tuple[str, typer.Typer], ...] = (
+    up,
+    down,
+    status,
+    provision,
+    ("keys", keys_app),
+    ("supplier", supplier_app),
+    simulate,
+    publish,
+    run,
+    ("enclave", enclave_app),
+    dictionary,
+    risk,
+    scan,
+    enquire,
+    erase,
+    audit,
+    alerts,
+    batches,
+    doctor,
+    lag,
+    top,
+    console,
+    reconcile,
+    trace,
+    monitoring,
+    ("quarantine", quarantine_app),
+    operations,
+    destroy,
+    ("demo", demo_app),
+    replay,
+    compare,
+    ("rollout", rollout_app),
+    bench,
+    ("evaluate", evaluate_app),
+    ("clock", clock_app),
+    ("retention", retention_app),
+    ("ledger", ledger_app),
+    ("destruction", destruction_app),
+)
+"""As `lethe --help` lists them: commands, and groups of commands by name."""
+for _one in _IN_ORDER:
+    if isinstance(_one, tuple):
+        app.add_typer(_one[1], name=_one[0])
+    else:
+        app.command()(_one)
 
 
 def main() -> None:

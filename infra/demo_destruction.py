@@ -318,7 +318,7 @@ class _Demo:
                 self._say(step, rest)
 
         try:
-            paths = destroy(settings, order, datetime.now(UTC).date(), lambda to: sync_enclave(settings, to), say)
+            paths = destroy(settings, order, datetime.now(UTC).date(), sync_enclave, say)
         except NotYetError as e:
             raise DemoFailedError(str(e)) from None
         document = certificate.check(paths[1].read_text(), bytes.fromhex(public.read_text().strip()))

@@ -30,6 +30,7 @@ Kind = Literal[
     "trace",
     "erasure",
     "erasure_lift",
+    "remove_strays",
 ]
 State = Literal["begun", "interrupted", "done"]
 _CALL_S = 30

@@ -84,6 +84,18 @@ class Provisioned:
     taken_back: tuple[str, ...] = ()
     credentials: tuple[Path, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "topics": [s.name for s in self.topics],
+            "created": list(self.created),
+            "corrected": list(self.corrected),
+            "schemas": len(self.schema_ids),
+            "granted": self.granted,
+            "taken_back": list(self.taken_back),
+            "credentials": [str(path) for path in self.credentials],
+        }
+
 
 def provision(
     settings: Settings,
@@ -148,17 +160,22 @@ def _admit(
     made: list[KeyFile] = []
     if (settings.access / CA_KEY).exists():
         made = init_credentials(settings, principals(suppliers))
-    plain = settings.model_copy(update={"edition": ""})
-    wanted = grants(s.name for s in topics_of(plain, sorted(suppliers)))
     # Of every edition that there is: what is not wanted is taken back.
     editions = {Edition(settings.edition), *editions_of(cluster.partitions())}
-    granted = cluster.grant(frozenset().union(*(in_edition(wanted, e) for e in editions)), take_back=take_back)
+    granted = cluster.grant(grants_for(settings, suppliers, editions), take_back=take_back)
     return replace(
         done,
         granted=granted.made,
         taken_back=granted.taken_back,
         credentials=tuple(file.path for file in made if file.made),
     )
+
+
+def grants_for(settings: Settings, suppliers: Iterable[str], editions: Iterable[Edition]) -> frozenset[Grant]:
+    """All that the brokers have to grant for the topics of these suppliers, in these editions."""
+    plain = settings.model_copy(update={"edition": ""})
+    wanted = grants(s.name for s in topics_of(plain, sorted(suppliers)))
+    return frozenset().union(*(in_edition(wanted, e) for e in editions))
 
 
 def suppliers_of(

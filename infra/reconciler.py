@@ -46,7 +46,9 @@ def reconcile_stack(
                 time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
                 continue
             now = time.time_ns() // 1_000_000
-            found = reconcile(source_of(settings), ids, behind=behind, committed=committed, stop=stop, now_ms=now)
+            found = reconcile(
+                source_of(settings), ids, settings.partitions, behind=behind, committed=committed, stop=stop, now_ms=now
+            )
             if behind:
                 return found
             again, after, _ = _standing(settings, flow)
@@ -54,7 +56,9 @@ def reconcile_stack(
                 return found
             if time.monotonic() >= deadline:  # it moved: what was read is not of one moment
                 moved = again or [Behind("-", "the flow moved while it was read", 0, 0, 0)]
-                return reconcile(source_of(settings), ids, behind=moved, committed={}, stop=stop, now_ms=now)
+                return reconcile(
+                    source_of(settings), ids, settings.partitions, behind=moved, committed={}, stop=stop, now_ms=now
+                )
             on_wait(again)
     finally:
         flow.close()
@@ -64,9 +68,10 @@ Standing = tuple[list[Behind], dict[tuple[str, int], int], dict[tuple[str, str, 
 
 
 def _standing(settings: Settings, flow: Flow) -> Standing:
-    """Who is behind, where logs end, and how far each processor is."""
+    """Who is behind, or says all anew and is not through; where logs end, and how far each processor is."""
     lags = flow.lags()
-    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in _open(settings, lags)]
+    late = [*_open(settings, lags), *flow.replays()]
+    behind = [Behind(lag.processor, lag.topic, lag.partition, lag.committed, lag.end) for lag in late]
     ends = {(lag.topic, lag.partition): lag.end for lag in lags}
     return behind, ends, {(lag.processor, lag.topic, lag.partition): lag.committed for lag in lags}
 

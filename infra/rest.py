@@ -74,8 +74,8 @@ class Flow:
         return self._edition.topic(plain) == topic and matches(of.reads, plain)
 
     def behind(self, only: Container[str] | None = None) -> set[str]:
-        """Processors with a committed record that they have not taken in, or that catch up after a long absence; empty
-        means at rest. `only`: of these."""
+        """Processors with a committed record that they have not taken in, or that read or say anew and are not through;
+        empty means at rest. `only`: of these."""
         lags = [lag for lag in self.lags() if lag.committed < lag.end and (only is None or lag.processor in only)]
         again = {d.name for d in TOPOLOGY if self._edition.group(d.name) in self._again}
         if again := again if only is None else {name for name in again if name in only}:
@@ -85,6 +85,19 @@ class Flow:
             return far
         # The last offsets of a log may be transaction markers, which nobody can commit past: read to be sure.
         return {lag.processor for lag in self._with_records(lags)}
+
+    def replays(self) -> list[Lag]:
+        """Partitions that a processor reads or says anew and is not through with, for a replay or after a long absence:
+        from there to what is committed."""
+        out = []
+        wanted = self._ends()
+        for d in TOPOLOGY:
+            mine = [tp for tp in wanted if self._reads(d, tp[0])]
+            for tp in self._places(self._edition.group(d.name), mine):
+                told = told_by(tp.metadata)
+                if tp.offset >= 0 and told.time_ms == 0:
+                    out.append(Lag(d.name, tp.topic, tp.partition, told.anew or 0, tp.offset))
+        return out
 
     def open(self, lags: Iterable[Lag]) -> list[Lag]:
         """Those of the lags behind which there is a committed record, and not only transaction markers."""
@@ -173,6 +186,13 @@ class Flow:
         return {(tp.topic, tp.partition): f.result(timeout=_CALL_S).offset for tp, f in found.items()}
 
     def _committed(self, group: str, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        found = self._places(group, wanted)
+        self._again.discard(group)
+        if any(tp.offset >= 0 and told_by(tp.metadata).time_ms == 0 for tp in found):
+            self._again.add(group)
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+    def _places(self, group: str, wanted: Iterable[tuple[str, int]]) -> list[TopicPartition]:
         # By a consumer that never joins, not by AdminClient.list_consumer_group_offsets: when its response is an error,
         # librdkafka 2.16 handles it as if the admin client were in a group, and crashes the process.
         if group not in self._groups:
@@ -183,10 +203,7 @@ class Flow:
         for tp in found:
             if tp.error is not None:
                 raise KafkaException(tp.error)
-        self._again.discard(group)
-        if any(tp.offset >= 0 and told_by(tp.metadata).time_ms == 0 for tp in found):
-            self._again.add(group)
-        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+        return list(found)
 
     def _with_records(self, lags: list[Lag]) -> list[Lag]:
         """Those behind which a record lies, and not markers alone."""

@@ -38,6 +38,7 @@ from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance, NoInstanceError
 from stream_processors.runtime.observer import Observer
+from stream_processors.runtime.state import StateFolderError
 from stream_processors.runtime.worker import Worker
 from stream_processors.topology import Context, build, declaration, validate
 
@@ -92,12 +93,12 @@ def work(name: str, settings: Settings, number: int | None = None) -> None:
         )
         with Instance.claim(settings.state, Edition(settings.edition).folder(name), number) as mine:
             faults = Faults.parse(os.environ.get("LETHE_KILL_AT", ""))
-            metrics = WorkerMetrics(name, mine.folder, settings.batch_records)
+            metrics = WorkerMetrics(Edition(settings.edition).folder(name), mine.folder, settings.batch_records)
             observer = Several(metrics, Traces(tracer_of(name, mine.number))) if wanted() else metrics
             accounts = registry if settings.accounts else None
             with MonitoringServer(metrics, metrics_port(settings, name, mine.number), mine.folder):
                 _run(name, context, settings, mine, faults, accounts, observer)
-    except _REFUSED as e:
+    except (*_REFUSED, StateFolderError) as e:
         fail(f"{name}: {e}", EXIT_ERROR)
 
 

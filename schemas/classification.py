@@ -44,6 +44,7 @@ ALLOWED: Mapping[str, frozenset[str]] = _Allowed(
         "linkage/unmatched": frozenset({"technical"}),
         "linkage/suppression": frozenset({"token", "technical"}),
         "research/person": frozenset({"pseudonym", "quasi", "attribute"}),
+        "research/edition": frozenset({"technical"}),
         "governance/quarantine": frozenset({"technical"}),
         "governance/ledger": frozenset({"reference", "technical"}),
         "governance/acknowledgement": frozenset({"technical"}),

@@ -47,9 +47,11 @@ SUPER = (BROKER, ADMIN)
 """Principals that the brokers do not ask for grants."""
 SUPPLIER = "supplier."
 ACKNOWLEDGEMENT = "governance.acknowledgement"
+IN_USE = "research.edition"
 CONTROL_READS = (
     *(GOVERNED_ENQUIRY, FINDING, BATCH, GOVERNED_QUARANTINE, clock.TOPIC),  # what comes in
     *(AUDIT, ANSWER, RECONCILIATION, ALERT),  # its own, at the start
+    ACCOUNTS,  # what was counted of each batch
 )
 OPERATION = "governance.operation"
 OPERATOR_READS = (
@@ -139,6 +141,7 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
         _looks_only(ENCLAVE),
         Grant(ENCLAVE, "topic", RESEARCH, "read"),
         Grant(ENCLAVE, "topic", RESEARCH, "describe configs"),
+        Grant(ENCLAVE, "topic", IN_USE, "read"),
         Grant(ENCLAVE, "topic", ACKNOWLEDGEMENT, "write"),
     }
     validate(found)

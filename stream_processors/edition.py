@@ -72,6 +72,12 @@ class Edition:
         return self.name or "plain"
 
 
+def edition_of(process: str) -> tuple[str, Edition]:
+    """A processor and its edition, from the name of its folder: `join@v2`."""
+    name, _, edition = process.partition("@")
+    return name, Edition(edition)
+
+
 def editions_of(topics: Iterable[str]) -> list[Edition]:
     """The editions that have topics, the plain one first."""
     found = {t.removeprefix(f"{_PLAIN}.") if t != _PLAIN else "" for t in topics if f"{t}.".startswith(f"{_PLAIN}.")}

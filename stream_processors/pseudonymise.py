@@ -36,7 +36,7 @@ from stream_processors.matching.normalise import normalise, postcode
 from stream_processors.matching.tokens import tokenise
 from stream_processors.refs import Refs
 from stream_processors.retention_policy import RetentionPolicy, expires_on
-from stream_processors.runtime.account import BATCH_HEADER, is_one, publications
+from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER, is_one, publications
 from stream_processors.runtime.partition import partitions_of
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -59,7 +59,6 @@ PSEUDONYMISE = Declaration(
     recalls=(*eraser.READS, *overdue.READS, *unmatched.READS),
     headers=True,
 )
-ATTEMPTS = "lethe.requeue.attempts"
 """Header of a record that was put back from quarantine: how often. It comes along if the record fails again."""
 
 _FORM = 3  # of what is said; another makes a worker say all anew
@@ -478,7 +477,8 @@ class Pseudonymise:
         """What failed, and the end of what failed before under a key that is gone: in log order, the last holds."""
         # Header names as Kafka Connect's dead letter queue has them (KIP-298), without the message text.
         headers: dict[int, list[tuple[str, bytes]]] = {row: [] for row in gone}
-        for b in bad:
+        belongings = _belongings(batch, [b.row for b in bad]) or [[] for _ in bad]
+        for b, belonging in zip(bad, belongings, strict=True):
             headers[b.row] = [
                 ("__connect.errors.topic", batch.topic.encode()),
                 ("__connect.errors.partition", str(batch.partition).encode()),
@@ -486,6 +486,7 @@ class Pseudonymise:
                 ("__connect.errors.exception.class.name", b.error.encode()),
                 ("lethe.errors.field", (b.field or "").encode()),
                 *_attempts(batch, b.row),
+                *belonging,
             ]
         order = sorted(headers)
         failed = {b.row for b in bad}

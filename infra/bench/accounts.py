@@ -1,8 +1,8 @@
-"""What accounting costs, in processor seconds: on a machine that others use, too, they say the same each time, within
-some percent, and throughput does not.
+"""What accounting and metrics cost, in processor seconds: on a machine that others use, too, they say the same each
+time, within some percent, and throughput does not.
 
     python -m infra.bench.accounts [RECORDS] [ROUNDS]     a stack of its own, with and without it, one after the other
-    python -m infra.bench.accounts compute [RECORDS]      without a broker: its share of what processors compute
+    python -m infra.bench.accounts compute [RECORDS]      without a broker: their shares of what processors compute
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,10 +22,12 @@ from unittest.mock import patch
 
 import polars as pl
 import psutil
+from prometheus_client import generate_latest
 
 from infra.bench import load
 from infra.broker.cluster import Stack, isolated
 from infra.keys import init_keys
+from infra.monitoring.metrics import WorkerMetrics
 from infra.provision import provision
 from infra.rest import Flow
 from infra.settings import Settings
@@ -37,8 +39,10 @@ from stream_processors.access import ADMIN
 from stream_processors.arrow import one_batch
 from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER, Accountant
 from stream_processors.runtime.driver import Driver
+from stream_processors.runtime.observer import Batch
 from stream_processors.runtime.partition import partitions_of
-from stream_processors.runtime.task import Task
+from stream_processors.runtime.records import Inputs
+from stream_processors.runtime.task import Step, Task
 from stream_processors.topology import NAMES, Context, build
 
 _REST_S = 900
@@ -112,10 +116,20 @@ def _seconds(workers: int, broker: int) -> dict[str, float]:
     return {name: p.cpu_times().user + p.cpu_times().system for name, p in processes.items()}
 
 
-def compute(records: int) -> dict[str, float]:
-    """Accounting's share, in percent, of what each processor computes, and of all; batches as large as there are."""
+def compute(records: int) -> dict[str, dict[str, float]]:
+    """The shares of accounting and of metrics, in percent, of what each processor computes, and of all; batches as
+    large as there are. Scraped every 15 s, a process answers in some ms more: `scrape_ms`."""
     spent: dict[str, float] = dict.fromkeys(NAMES, 0.0)
-    worked = dict(spent)
+    worked, watched = dict(spent), dict(spent)
+    home = Path(mkdtemp(prefix="lethe-metrics-"))
+    metrics = {name: WorkerMetrics(name, home, _BATCH) for name in NAMES}
+
+    def observed(task: Task, inputs: Sequence[Inputs]) -> Step:
+        step: Step = stepped(task, inputs)
+        name, began = task.processor.declaration.name, time.thread_time()
+        metrics[name].batch(Batch(inputs, step.outputs.emits, step.outputs.counts, {"compute": 0.1}))
+        watched[name] += time.thread_time() - began
+        return step
 
     def timed(into: dict[str, float], name: Callable[[Any], str], call: Callable[..., Any]) -> Callable[..., Any]:
         def called(of: Any, *args: Any, **more: Any) -> Any:
@@ -139,17 +153,26 @@ def compute(records: int) -> dict[str, float]:
         ("dfe", "absence", load.absences(records - 2 * people, people)),
     ):
         _append(driver, ids, supplier, dataset, rows)
+    stepped = timed(worked, lambda t: t.processor.declaration.name, Task.step)
     with (
         patch.object(Accountant, "book", timed(spent, lambda a: a.processor, Accountant.book)),
-        patch.object(Task, "step", timed(worked, lambda t: t.processor.declaration.name, Task.step)),
+        patch.object(Task, "step", observed),
         patch.object(Task, "commit", timed(worked, lambda t: t.processor.declaration.name, Task.commit)),
     ):
         while ready := driver.ready():
             for task in ready:
                 driver.step(task, _BATCH)
-    shares = {name: 100 * spent[name] / worked[name] for name in NAMES}
-    shares["all"] = 100 * sum(spent.values()) / sum(worked.values())
-    return {name: round(n, 2) for name, n in shares.items()}
+    began = time.thread_time()
+    for of in metrics.values():
+        generate_latest(of.registry)
+    scrape = 1_000 * (time.thread_time() - began) / len(metrics)
+    shutil.rmtree(home, ignore_errors=True)
+    out = {}
+    for what, seconds in (("accounts", spent), ("metrics", watched)):
+        shares = {name: 100 * seconds[name] / worked[name] for name in NAMES}
+        shares["all"] = 100 * sum(seconds.values()) / sum(worked.values())
+        out[what] = {name: round(n, 2) for name, n in shares.items()}
+    return out | {"scrape_ms": {"each": round(scrape, 1)}}
 
 
 def _append(driver: Driver, ids: StaticRegistry, supplier: str, dataset: str, rows: pl.DataFrame) -> None:

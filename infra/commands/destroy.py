@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from infra.commands.destruction import AsJson, BrokerData, Canaries, Enclaves, asked_of, not_up
-from infra.commands.options import up
+from infra.commands.destruction import BrokerData, Canaries, Enclaves, asked_of, not_up
+from infra.commands.options import AsJson, up
 from infra.errors import end_tidily_on_sigterm, fail
 from infra.settings import Settings
 
@@ -64,6 +64,7 @@ def destroy(
                         "keys": list(found.keys),
                         "folders": [str(p) for p in found.folders],
                         "done": list(found.done),
+                        "editions": list(found.editions),
                     },
                     indent=1,
                 )
@@ -76,6 +77,8 @@ def destroy(
         typer.echo(f"enclaves that have to acknowledge: {', '.join(found.enclaves) or 'none is known'}")
         typer.echo(f"keys: {', '.join(found.keys) or 'none'}")
         typer.echo(f"folders: {', '.join(map(str, found.folders)) or 'none'}")
+        if found.editions:
+            typer.echo(f"editions that are not in use, and go whole: {', '.join(found.editions)}")
         if found.done:
             typer.echo(f"done already: {', '.join(found.done)}")
         when = "has come" if found.allowed else "has not come: --before-hard-stop"
@@ -95,7 +98,7 @@ def destroy(
     )
     try:
         with not_up():
-            paths = run(settings, order, today, lambda folder: sync_enclave(settings, folder), console.print)
+            paths = run(settings, order, today, sync_enclave, console.print)
     except NotYetError as e:
         fail(str(e))
     if as_json:

@@ -13,7 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from infra.commands.options import up
+from infra.commands.options import AsJson, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 destruction_app = typer.Typer(help="Proof and certificates of destruction.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Canaries = Annotated[
     Path | None,
     typer.Option(

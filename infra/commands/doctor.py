@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from infra.commands.options import AsJson
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -17,7 +17,7 @@ _STYLE = {"critical": "bold red", "warning": "yellow", "info": ""}
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Examine disks, clocks, key files, topics, transactions, schemas, processes, lag, alerts and quarantine.
 

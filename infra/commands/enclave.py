@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from infra.commands.options import up
+from infra.commands.options import AsJson, tell, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, end_tidily_on_sigterm, fail, need_enclave
 from infra.logs import configure
 from infra.settings import Settings
@@ -45,17 +45,21 @@ def sync(
 ) -> None:
     """Bring DIR/enclave.duckdb to the end of research.person: new records in, deleted ones gone from the file.
 
-    Stopped or killed at any point, it goes on where it was. Away for longer than the topic keeps deletions, it rebuilds
-    the file. It acknowledges what it has deleted, in governance.acknowledgement or, where it may not write that, in
-    DIR/acknowledgement.json only. DuckDB lets one process write while nobody reads: with --follow the file is closed
-    while nothing comes.
+    It reads the edition that `lethe rollout switch` has put in use, with --follow also after a switch; LETHE_EDITION
+    says another. Stopped or killed at any point, it goes on where it was. Away for longer than the topic keeps
+    deletions, it rebuilds the file. It acknowledges what it has deleted, in governance.acknowledgement or, where it may
+    not write that, in DIR/acknowledgement.json only. DuckDB lets one process write while nobody reads: with --follow
+    the file is closed while nothing comes.
 
     Example: lethe enclave sync --to /srv/enclave --parquet
     """
     need_enclave()
     from confluent_kafka import KafkaException
 
+    from infra.editions import in_use, within
     from schemas.registry import Registry, RegistryDownError
+    from stream_processors.access import ENCLAVE
+    from stream_processors.edition import Edition
     from stream_processors.enclave.store import FileInUseError
     from stream_processors.enclave.sync import Options, TopicUnreadableError
     from stream_processors.enclave.sync import sync as run
@@ -74,8 +78,17 @@ def sync(
             _print(console, to, done)
 
     registry = Registry(up(settings).registry, deadline_seconds=_REGISTRY_S)
+
+    def wanted() -> Edition:
+        return Edition(settings.edition) if settings.edition else in_use(settings.acting_as(ENCLAVE), registry)
+
     try:
-        run(settings, to, registry, Options(name, follow, parquet, memory_mb, sweep_s=sweep_s), show)
+        while True:
+            edition = wanted()
+            options = Options(name, follow, parquet, memory_mb, sweep_s=sweep_s, moved=lambda e=edition: wanted() != e)  # type: ignore[misc]
+            run(within(settings, edition), to, registry, options, show)
+            if not follow:
+                break
     except (TopicUnreadableError, RegistryDownError) as e:
         fail(str(e), EXIT_NOT_UP)
     except FileInUseError as e:
@@ -91,6 +104,7 @@ def sync(
 @enclave_app.command()
 def credential(
     to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for ca.crt and enclave.pem; made if not there.")],
+    as_json: AsJson = False,
 ) -> None:
     """Put what researchers authenticate by into DIR: it reads research.person, acknowledges deletions, nothing else.
 
@@ -106,8 +120,8 @@ def credential(
 
     settings = Settings()
     init_credentials(settings, [ENCLAVE])
-    for source in (settings.access / CA_CERTIFICATE, credential_file(settings, ENCLAVE)):
-        typer.echo(f"made {hand_out(source, to)}")
+    made = [str(hand_out(f, to)) for f in (settings.access / CA_CERTIFICATE, credential_file(settings, ENCLAVE))]
+    tell({"made": made}, [f"made {path}" for path in made], as_json)
 
 
 def _print(console: Console, to: Path, done: Round) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from infra.commands.options import AsJson
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -18,7 +19,7 @@ def enquire(
     person: Annotated[
         Path, typer.Option(metavar="FILE", help="JSON object, or CSV with one row: the details to ask with.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask whether a person's data is held: which datasets, how many records, since when, until when, what for.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from confluent_kafka import KafkaException
 
-from infra.commands.options import away, up
+from infra.commands.options import AsJson, away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.operation import Kind, Operation, OperationLog, now_ms, whoever
 from infra.settings import Settings
@@ -50,7 +50,7 @@ def erase(
     ] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Do it; without this, count what would go.")] = False,
     lift: Annotated[bool, typer.Option("--lift", help="Refuse the subject or person no longer.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Destroy what is held of a subject of one supplier, or of a person of all, and refuse them from then on.
 

@@ -12,11 +12,10 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import up
+from infra.commands.options import AsJson, up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.settings import Settings
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Row = dict[str, Any]
 
 
@@ -35,6 +34,8 @@ def batches(
     as_json: AsJson = False,
 ) -> None:
     """Show what became of each batch: read = published + rejected, published = accepted + quarantined.
+
+    What the control plane has seen so far. `lethe reconcile` looks anew, and at the whole flow.
 
     Example: lethe batches --supplier dfe
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import answers, up
+from infra.commands.options import AsJson, answers, files_told, tell, up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.keys import KeyFileError, export_enquiry_key, init_certificate_key, init_council, init_keys
 from infra.settings import Settings
@@ -17,12 +17,11 @@ from schemas.contracts import UnknownSupplierError
 if TYPE_CHECKING:
     from infra.epochs import Manifest
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 keys_app = typer.Typer(help="Key files, one for each process that needs one; councils' secrets.", no_args_is_help=True)
 
 
 @keys_app.command()
-def init() -> None:
+def init(as_json: AsJson = False) -> None:
     """Make the key files that are missing. What exists is never written to.
 
     The public key for enquiries (enquiry.pub) follows the token key. Unless LETHE_SECURITY=plaintext, also an authority
@@ -32,30 +31,29 @@ def init() -> None:
     Example: lethe keys init
     """
     settings = Settings()
-    for key in init_keys(settings):
-        typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")
+    keys = init_keys(settings)
     try:
-        made = [export_enquiry_key(settings), *init_certificate_key(settings)]
+        keys += [export_enquiry_key(settings), *init_certificate_key(settings)]
     except KeyFileError as e:
         fail(str(e))
-    for key in made:
-        typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")
+    lines = [f"made {key.path}" if key.made else f"kept {key.path}: it is there already" for key in keys]
     if settings.security == "plaintext":
+        tell(files_told(keys), lines, as_json)
         return
     from infra.certificates import init_credentials
     from infra.topics import load
     from stream_processors.access import principals
 
     files = init_credentials(settings, principals(load().suppliers))
-    new = [file for file in files if file.made]
-    for file in new:
-        typer.echo(f"made {file.path}")
-    typer.echo(f"credentials: {len(new)} made, {len(files) - len(new)} kept in {settings.access}")
+    new = [f"made {file.path}" for file in files if file.made]
+    kept = f"credentials: {len(new)} made, {len(files) - len(new)} kept in {settings.access}"
+    tell(files_told([*keys, *files]), [*lines, *new, kept], as_json)
 
 
 @keys_app.command()
 def council(
     name: Annotated[str, typer.Argument(metavar="COUNCIL", help="council-<code>, or its code.")],
+    as_json: AsJson = False,
 ) -> None:
     """Make the secret that a council signs its enquiries with. What exists is never written to.
 
@@ -68,7 +66,8 @@ def council(
         key = init_council(settings, name if name.startswith("council-") else f"council-{name}")
     except UnknownSupplierError as e:
         fail(str(e))
-    typer.echo(f"made {key.path}" if key.made else f"kept {key.path}: it is there already")
+    said = f"made {key.path}" if key.made else f"kept {key.path}: it is there already"
+    tell(files_told([key]), [said], as_json)
 
 
 @keys_app.command()

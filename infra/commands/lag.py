@@ -9,12 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from infra.commands.options import AsJson
 from infra.settings import Settings
 
 
 def lag(
     partitions: Annotated[bool, typer.Option("--partitions", help="A line for each partition that is behind.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how far each processor is behind on each input: records, and the age of the oldest that waits.
 

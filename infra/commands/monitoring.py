@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from infra.commands.options import AsJson, tell
 from infra.settings import Settings
 
 
 def monitoring(
     to: Annotated[Path, typer.Option(help="Folder to write into; made if it is not there.", file_okay=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Write what Prometheus and Grafana need: prometheus.yml, alerts.yml and dashboards/flow.json.
 
@@ -21,8 +23,10 @@ def monitoring(
     """
     from infra.monitoring.render import files
 
+    written = []
     for name, text in files(Settings()).items():
         path = to / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        typer.echo(path)
+        written.append(str(path))
+    tell({"written": written}, written, as_json)

@@ -1,22 +1,35 @@
-"""What operators' commands share: moments and durations as options, Ctrl-C, progress, and who is asking."""
+"""What operators' commands share: options that mean the same everywhere, moments and durations, Ctrl-C, progress, and
+who is asking."""
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
+import typer
 from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.keys import KeyFile
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
+Reason = Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)]
+By = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
+]
 
 _CONNECT_S = 1.5
 EXIT_INTERRUPTED = 130  # as shells have it
@@ -114,3 +127,34 @@ def away(error: KafkaException, go_on: str = "") -> NoReturn:
     if found.code() in _UNKNOWN_TOPIC:
         fail(f"a topic is missing ({describe(found)}): `lethe provision` makes it{go_on}", EXIT_ERROR)
     fail(f"the broker does not answer ({describe(found)}): `lethe up` brings it up{go_on}", EXIT_NOT_UP)
+
+
+@contextmanager
+def asking(go_on: str = "") -> Iterator[None]:
+    """End the command with advice where the broker or the registry does not answer, or something is not provisioned.
+    `go_on`: how to go on later."""
+    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
+
+    try:
+        yield
+    except KafkaException as e:
+        away(e, go_on)
+    except RegistryDownError as e:
+        fail(f"{e}: `lethe up` brings it up{go_on}", EXIT_NOT_UP)
+    except SchemaNotRegisteredError as e:
+        fail(f"{e}; `lethe provision` registers what is missing{go_on}", EXIT_ERROR)
+
+
+def tell(document: Mapping[str, object], lines: Iterable[str], as_json: bool) -> None:
+    """What came of a command: as one JSON document for programs, or in lines for people."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def files_told(files: Iterable[KeyFile]) -> dict[str, list[str]]:
+    """Files that were made, and those that were there already, for `--json`."""
+    files = list(files)
+    return {"made": [str(f.path) for f in files if f.made], "kept": [str(f.path) for f in files if not f.made]}

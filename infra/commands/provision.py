@@ -5,11 +5,12 @@ from __future__ import annotations
 import typer
 
 from infra import provision as provisioning
-from infra.commands.supplier import EXPECTED, say, say_admitted
+from infra.commands.options import AsJson, tell
+from infra.commands.supplier import EXPECTED, admitted, say
 from infra.settings import Settings
 
 
-def provision() -> None:
+def provision(as_json: AsJson = False) -> None:
     """Create missing topics, correct settings that differ, register schemas, and grant each principal what it needs.
 
     Takes back what nothing declares. Safe to repeat. It needs the credential of admin.
@@ -21,8 +22,8 @@ def provision() -> None:
     except EXPECTED as e:
         say(str(e))
         raise typer.Exit(1) from None
-    typer.echo(
+    said = (
         f"{len(done.topics)} topics: {len(done.created)} created, {len(done.corrected)} corrected; "
         f"{len(done.schema_ids)} have their schema registered"
     )
-    say_admitted(done)
+    tell(done.as_json(), [said, *admitted(done)], as_json)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import EXIT_INTERRUPTED, away, bar, moment_ms, shown_ms, stop_on_signal, up
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
+from infra.commands.options import (
+    EXIT_INTERRUPTED,
+    AsJson,
+    By,
+    Execute,
+    Reason,
+    asking,
+    bar,
+    moment_ms,
+    shown_ms,
+    stop_on_signal,
+    up,
+)
+from infra.errors import EXIT_ERROR, EXIT_USAGE, fail
 from infra.settings import Settings
 
 quarantine_app = typer.Typer(help="Records that failed: look at them, put them back, drop them.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 Suppliers = Annotated[
     list[str] | None, typer.Option("--supplier", help="Of this supplier; may be given again.", show_default=False)
 ]
@@ -34,10 +43,6 @@ Since = Annotated[
     typer.Option(help="Quarantined at that moment or later: 2026-03-01T12:00 (UTC), or 2h ago.", show_default=False),
 ]
 Until = Annotated[str | None, typer.Option(help="Quarantined before that moment.", show_default=False)]
-By = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
-]
-Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
 Resume = Annotated[
     str | None,
     typer.Option(metavar="ID", help="Go on with an operation that was interrupted or killed.", show_default=False),
@@ -80,7 +85,7 @@ def list_(
 
     meant = _filter(supplier, dataset, error, since, until)
     found: list[pl.DataFrame] = []
-    with _broker(), bar() as on_progress, Reader(_settings()) as reader:
+    with asking(), bar() as on_progress, Reader(_settings()) as reader:
         for topic, partitions in quarantines(reader.topics(), meant.suppliers, Edition(Settings().edition)).items():
             for p in range(partitions):
                 low, high = reader.ends(topic, p)
@@ -140,7 +145,7 @@ def show(
     at = _place(place) if place else None
     meant = _filter([at[0]] if at else supplier, dataset, error, since, until)
     settings = _settings()
-    with _broker():
+    with asking():
         rows = entries(settings, meant, at, limit)
         if at and not rows:
             fail(f"{place}: no entry lies there (any more)", EXIT_ERROR)
@@ -168,7 +173,7 @@ def requeue(
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="At most so many records a second.", show_default=False)
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
+    reason: Reason = None,
     by: By = None,
     resume: Resume = None,
     execute: Execute = False,
@@ -194,7 +199,7 @@ def drop(
     superseded: Annotated[
         bool, typer.Option("--superseded", help="Only those that a newer record, or a deletion, has overtaken.")
     ] = False,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
+    reason: Reason = None,
     by: By = None,
     resume: Resume = None,
     execute: Execute = False,
@@ -234,7 +239,7 @@ def _act(
     log = OperationLog(settings, Registry(settings.registry, deadline_seconds=10))
     operation: Operation | None = None
     if resume:
-        with _broker():
+        with asking():
             operation = log.find(resume)
         if operation is None or operation.kind != kind or operation.state == "done":
             fail(f"{resume}: no {act} of that id is to be gone on with; see `lethe operations`", EXIT_USAGE)
@@ -252,10 +257,10 @@ def _act(
                 what = {**vars(meant), "rate": rate, "superseded": superseded}
                 operation = operation or Operation(kind, by or whoever(), reason, what, now_ms())
                 go_on = f"; then go on with `lethe quarantine {act} --resume {operation.operation_id} --execute`"
-                with _broker(go_on):
+                with asking(go_on):
                     tally = work.execute(operation, log)
             else:
-                with _broker():
+                with asking():
                     tally = work.preview()
         except InterruptedWorkError:
             done = f"{work.tally.done} {_DONE[act]}" if execute else "nothing was changed"
@@ -277,20 +282,6 @@ def _act(
 
 
 _DONE = {"requeue": "requeued", "drop": "dropped"}
-
-
-@contextmanager
-def _broker(go_on: str = "") -> Iterator[None]:
-    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
-
-    try:
-        yield
-    except KafkaException as e:
-        away(e, go_on)
-    except RegistryDownError as e:
-        fail(f"{e}: `lethe up` brings it up{go_on}", EXIT_NOT_UP)
-    except SchemaNotRegisteredError as e:
-        fail(f"{e}: `lethe provision`{go_on}", EXIT_ERROR)
 
 
 def _filter(

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import away, up
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_PENDING, fail
+from infra.commands.options import AsJson, By, Execute, Reason, asking, up
+from infra.errors import EXIT_ERROR, EXIT_PENDING, EXIT_USAGE, fail
 from infra.settings import Settings
 
 if TYPE_CHECKING:
     from producers.rejected import Rejected
     from stream_processors.accounting.reconcile import Report
+
+_SETTLE_S = 30.0  # what was made of a stray goes after it
 
 
 def reconcile(
@@ -26,7 +28,7 @@ def reconcile(
     batch: Annotated[
         str | None, typer.Option(metavar="ID", help="This batch only; the start of its id will do.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the batches as a page that needs nothing else.", show_default=False),
@@ -34,6 +36,13 @@ def reconcile(
     wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the flow to come to rest.")
     ] = 0,
+    remove_strays: Annotated[
+        bool,
+        typer.Option("--remove-strays", help="Delete records of outputs that nothing stands behind; see --execute."),
+    ] = False,
+    reason: Reason = None,
+    by: By = None,
+    execute: Execute = False,
 ) -> None:
     """Balance every batch end to end, and every hop of the flow record by record; name what does not balance.
 
@@ -41,11 +50,14 @@ def reconcile(
     of it. Of each processor: what it read, said and left standing, by partition and offsets. Reads counts, references
     and the outcomes of links; decodes no value. With --supplier or --batch it is the supplier's own report.
 
+    What is lost, a replay says again. What is said too much, --remove-strays takes back: with --execute and --reason.
+
     \b
     Examples:
       lethe reconcile --wait 60
       lethe reconcile --supplier dfe --html dfe.html
       lethe reconcile --batch 3f2a --json
+      lethe reconcile --remove-strays --reason "join said a record twice" --execute
     \b
     Exit codes:
       0  balanced
@@ -55,19 +67,15 @@ def reconcile(
     """
     from infra.reconciler import reconcile_stack
     from producers.rejected import rejected_of
-    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
     from stream_processors.accounting.page import page
 
+    if execute and not (remove_strays and (reason or "").strip()):
+        fail("--execute is for --remove-strays, and needs a --reason", EXIT_USAGE)
     settings, console = up(Settings()), Console(stderr=True)
-    try:
-        with console.status("reading") if console.is_terminal else _Quiet():
-            whole = reconcile_stack(settings, wait)
-    except KafkaException as e:
-        away(e)
-    except RegistryDownError as e:
-        fail(str(e), EXIT_NOT_UP)
-    except SchemaNotRegisteredError as e:
-        fail(f"{e}; `lethe provision` registers what is missing", EXIT_ERROR)
+    with asking(), console.status("reading") if console.is_terminal else nullcontext():
+        whole = reconcile_stack(settings, wait)
+        if remove_strays:
+            whole = _removed(settings, whole, wait, execute, reason, by)
     found = whole.of(supplier, batch)
     if batch is not None and not found.batches:
         fail(f"no batch starts with {batch}; `lethe batches` lists them", EXIT_ERROR)
@@ -85,12 +93,29 @@ def reconcile(
     raise typer.Exit({"balanced": 0, "pending": EXIT_PENDING, "differs": EXIT_ERROR}[found.state])
 
 
-class _Quiet:
-    def __enter__(self) -> None:
-        pass
+def _removed(
+    settings: Settings, found: Report, wait: float, execute: bool, reason: str | None, by: str | None
+) -> Report:
+    """The report after strays were removed; they are named some at a time."""
+    from infra.operation import Operation, OperationLog, now_ms, whoever
+    from infra.reconciler import reconcile_stack
+    from infra.strays import remove, strays
+    from schemas.registry import Registry
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    log = OperationLog(settings, Registry(settings.registry, deadline_seconds=10))
+    while there := strays(found):
+        for f in there:
+            typer.echo(f"{f.topic}-{f.partition} offset {f.offset}, of {f.processor}", err=True)
+        if not execute:
+            typer.echo(f"{len(there)} would be removed: repeat with --execute and --reason", err=True)
+            return found
+        what = {"places": [f"{f.topic}-{f.partition}@{f.offset}" for f in there]}
+        done = remove(settings, there, Operation("remove_strays", by or whoever(), reason, what, now_ms()), log)
+        typer.echo(f"{done} removed", err=True)
+        found = reconcile_stack(settings, max(wait, _SETTLE_S))
+        if not done:
+            break
+    return found
 
 
 def _json(found: Report, rejects: dict[str, list[Rejected]]) -> dict[str, Any]:

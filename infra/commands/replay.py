@@ -12,15 +12,13 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import away, moment_ms, shown_seconds, up
+from infra.commands.options import AsJson, By, Execute, Reason, away, moment_ms, shown_seconds, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
 if TYPE_CHECKING:
     from infra.replay.groups import Groups
     from infra.replay.plan import At, Span
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
 
 def replay(
@@ -43,11 +41,9 @@ def replay(
         Path | None,
         typer.Option(metavar="CSV", help="Write the offsets to a file; change nothing.", show_default=False),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)] = None,
-    by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
-    ] = None,
-    execute: Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")] = False,
+    reason: Reason = None,
+    by: By = None,
+    execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
     """Have a processor read its inputs again and say again all that follows, whether it was said before or not.

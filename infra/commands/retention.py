@@ -9,15 +9,13 @@ from typing import Annotated, NoReturn
 import typer
 from confluent_kafka import KafkaException
 
-from infra.commands.options import up
+from infra.commands.options import AsJson, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
 clock_app = typer.Typer(help="The day that records expire by.", no_args_is_help=True)
 retention_app = typer.Typer(help="What is to be destroyed, and when.", no_args_is_help=True)
 ledger_app = typer.Typer(help="What was destroyed.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON document, for programs")]
 
 
 @clock_app.callback()

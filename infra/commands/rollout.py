@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from infra.commands.options import away, up
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
+from infra.commands.options import AsJson, By, Execute, Reason, asking, up
+from infra.errors import EXIT_ERROR, EXIT_USAGE, fail
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,12 +21,6 @@ if TYPE_CHECKING:
 
 rollout_app = typer.Typer(help="Editions: the flow beside itself, under another name.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
-Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, say what would be done.")]
-Reason = Annotated[str | None, typer.Option(help="Why; goes into the audit.", show_default=False)]
-By = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who does it; else the machine's user.", show_default=False)
-]
 _PLAIN = "plain"
 
 
@@ -48,7 +40,7 @@ def compare(
 
     settings = up(Settings()).acting_as("admin")  # nobody else reads both zones
     editions = [_edition(old), _edition(new)]
-    with _cluster():
+    with asking():
         behind = _behind(settings, editions)
         registry = Registry(settings.registry, deadline_seconds=10)
         try:
@@ -84,11 +76,12 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: lethe rollout ls
     """
+    from infra.editions import topics as all_topics
     from stream_processors.edition import editions_of
 
-    settings = up(Settings())
-    with _cluster():
-        topics = _topics(settings)
+    settings = up(Settings()).acting_as("admin")
+    with asking():
+        topics = list(all_topics(settings))
         used = _in_use(settings)
         rows = [
             {"edition": e.named(), "in_use": e == used, "topics": sum(e.holds(t) for t in topics)}
@@ -109,33 +102,38 @@ def switch(
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which edition is in use from now on: what the enclave reads. Refused while it is behind.
+    """Say which edition is in use from now on: enclaves follow it with their next sync. Refused while it is behind.
 
-    It goes into `governance.operation`; then start the enclave's sync and the control plane with LETHE_EDITION set. The
-    sync builds its file anew.
+    The sync builds its file anew: the topic is another. Start the control plane with LETHE_EDITION set. It is audited.
 
     Example: lethe rollout switch v2 --reason "catalogue 7" --execute
     """
+    from infra.editions import topics as all_topics
+    from infra.editions import use
     from infra.operation import Operation, OperationLog, now_ms, whoever
     from schemas.registry import Registry
 
     settings, edition = up(Settings()).acting_as("admin"), _edition(name)
     _need_reason(execute, reason)
-    with _cluster():
-        if not any(edition.holds(t) for t in _topics(settings)):
+    with asking():
+        if not any(edition.holds(t) for t in all_topics(settings)):
             fail(f"{name} has no topics; `LETHE_EDITION={name} lethe provision` makes them", EXIT_ERROR)
         if behind := _behind(settings, [edition]):
             fail(f"{name} is not at rest: {', '.join(behind)} are behind; let them catch up", EXIT_ERROR)
         was = _in_use(settings)
         if execute:
             what = {"edition": edition.name, "was": was.name}
-            log = OperationLog(settings, Registry(settings.registry, deadline_seconds=10))
-            log.write(Operation("rollout_switch", by or whoever(), reason, what, now_ms(), state="done"))
+            registry = Registry(settings.registry, deadline_seconds=10)
+            log, now = OperationLog(settings, registry), now_ms()
+            operation = Operation("rollout_switch", by or whoever(), reason, what, now)
+            log.write(operation)
+            use(settings, edition, registry, now)
+            log.write(operation.now(now_ms(), state="done"))
     if as_json:
         typer.echo(json.dumps({"executed": execute, "was": was.named(), "now": edition.named()}))
     else:
         typer.echo(f"{was.named()} -> {edition.named()}")
-        typer.echo(f"then: LETHE_EDITION={edition.name} lethe enclave sync ..., and the control plane alike")
+        typer.echo(f"enclaves follow with their next sync; then: LETHE_EDITION={edition.name} lethe run control")
     _say_preview(execute)
 
 
@@ -159,7 +157,7 @@ def retire(
 
     settings, edition = up(Settings()).acting_as("admin"), _edition(name)
     _need_reason(execute, reason)
-    with _cluster():
+    with asking():
         retirement = Retirement(settings, edition)
         found = retirement.remains()
         if not found.topics and not found.groups:
@@ -198,20 +196,11 @@ def _edition(name: str) -> Edition:
     return Edition(name)
 
 
-def _topics(settings: Settings) -> list[str]:
-    from confluent_kafka.admin import AdminClient
-
-    from stream_processors.runtime.kafka import client_config
-
-    return list(AdminClient(client_config(settings)).list_topics(timeout=8).topics)
-
-
 def _in_use(settings: Settings) -> Edition:
-    from infra.operation import OperationLog
-    from infra.rollout.retire import in_use
+    from infra.editions import in_use
     from schemas.registry import Registry
 
-    return in_use(OperationLog(settings, Registry(settings.registry, deadline_seconds=10)).all())
+    return in_use(settings, Registry(settings.registry, deadline_seconds=10))
 
 
 def _behind(settings: Settings, editions: Sequence[Edition]) -> list[str]:
@@ -225,20 +214,6 @@ def _behind(settings: Settings, editions: Sequence[Edition]) -> list[str]:
         finally:
             flow.close()
     return out
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
-
-    try:
-        yield
-    except KafkaException as e:
-        away(e)
-    except RegistryDownError as e:
-        fail(f"{e}: `lethe up` brings it up", EXIT_NOT_UP)
-    except SchemaNotRegisteredError as e:
-        fail(f"{e}: `lethe provision`", EXIT_ERROR)
 
 
 def _need_reason(execute: bool, reason: str | None) -> None:

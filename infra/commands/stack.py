@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from infra.commands.options import AsJson, tell
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -46,7 +47,7 @@ def data_folders(settings: Settings) -> list[DataFolder]:
     return [DataFolder(name, holds, path, _size(path)) for name, holds, path in named]
 
 
-def up() -> None:
+def up(as_json: AsJson = False) -> None:
     """Start broker and registry on loopback, wait until they answer, create topics and register schemas.
 
     Safe to repeat. They run on after the command: stop them with `lethe down`.
@@ -63,20 +64,34 @@ def up() -> None:
         started = stack.up()
     except StackError as e:
         fail(str(e), EXIT_ERROR)
-    for process in stack.status():
-        typer.echo(f"{process.name} {'up' if started else 'was up already'}: port {process.port}, pid {process.pid}")
+    running = stack.status()
+    if not as_json:  # at once: what follows takes longer
+        for process in running:
+            state = "up" if started else "was up already"
+            typer.echo(f"{process.name} {state}: port {process.port}, pid {process.pid}")
     try:
         done = provision(settings, on_wait=lambda message: typer.echo(message, err=True))
     except ConnectionError as e:
         fail(str(e), EXIT_NOT_UP)
     except RuntimeError as e:
         fail(str(e), EXIT_ERROR)
-    typer.echo(f"topics: {len(done.topics)}, {len(done.created)} of them new, {len(done.corrected)} corrected")
-    typer.echo(f"schemas: {len(done.schema_ids)}")
-    typer.echo(f"security: {settings.security}; {done.granted} grants made, {len(done.taken_back)} taken back")
+    tell(
+        {
+            "started": started,
+            "processes": [{"name": p.name, "port": p.port, "pid": p.pid} for p in running],
+            "security": settings.security,
+            **done.as_json(),
+        },
+        [
+            f"topics: {len(done.topics)}, {len(done.created)} of them new, {len(done.corrected)} corrected",
+            f"schemas: {len(done.schema_ids)}",
+            f"security: {settings.security}; {done.granted} grants made, {len(done.taken_back)} taken back",
+        ],
+        as_json,
+    )
 
 
-def down() -> None:
+def down(as_json: AsJson = False) -> None:
     """Stop the broker and the registry that `lethe up` started, and nothing else. Data stays where it is.
 
     Example: lethe down
@@ -88,11 +103,11 @@ def down() -> None:
         stopped = Stack(Settings()).down()
     except StackError as e:
         fail(str(e), EXIT_ERROR)
-    typer.echo("stopped" if stopped else "nothing was running")
+    tell({"stopped": bool(stopped)}, ["stopped" if stopped else "nothing was running"], as_json)
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every process of the stack and of the processors on this machine, and every directory that holds data.
 

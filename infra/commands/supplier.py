@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import up
+from infra.commands.options import AsJson, tell, up
 from infra.provision import (
     BrokerDownError,
     PartitionsDifferError,
@@ -42,19 +42,17 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def say_admitted(done: Provisioned) -> None:
-    """Print what was granted, taken back and made, as far as there is anything to say."""
-    if done.granted:
-        typer.echo(f"{done.granted} grants made")
-    for line in done.taken_back:
-        typer.echo(f"taken back: {line}")
-    for path in done.credentials:
-        typer.echo(f"made {path}")
+def admitted(done: Provisioned) -> list[str]:
+    """What was granted, taken back and made, in lines, as far as there is anything to say."""
+    granted = [f"{done.granted} grants made"] if done.granted else []
+    taken_back = [f"taken back: {line}" for line in done.taken_back]
+    return [*granted, *taken_back, *(f"made {path}" for path in done.credentials)]
 
 
 @supplier_app.command()
 def add(
     supplier: Annotated[str, typer.Argument(help="such as council-hackney")],
+    as_json: AsJson = False,
 ) -> None:
     """Create a supplier's topics, register their schemas, and make and admit its credential. Safe to repeat.
 
@@ -67,15 +65,17 @@ def add(
     except EXPECTED as e:
         say(str(e))
         raise typer.Exit(1) from None
-    for spec in done.topics:
-        state = "created" if spec.name in done.created else "is there"
-        typer.echo(f"{spec.name}: {'corrected' if spec.name in done.corrected else state}")
-    say_admitted(done)
+    states = {
+        **dict.fromkeys((s.name for s in done.topics), "is there"),
+        **dict.fromkeys(done.created, "created"),
+        **dict.fromkeys(done.corrected, "corrected"),
+    }
+    tell(done.as_json(), [*(f"{name}: {state}" for name, state in states.items()), *admitted(done)], as_json)
 
 
 @supplier_app.command()
 def ls(
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the suppliers that have topics, with what each delivers.
 

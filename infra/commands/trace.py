@@ -7,12 +7,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
-from infra.commands.options import away, shown_ms, up
-from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
+from infra.commands.options import AsJson, asking, shown_ms, up
+from infra.errors import EXIT_ERROR, fail
 from infra.settings import Settings
 
 
@@ -30,7 +29,7 @@ def trace(
     by: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who looks; else the machine's user.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Follow one record through every topic: offsets, times, what was decided and why, and what to do next.
 
@@ -51,16 +50,10 @@ def trace(
     from infra.keys import KeyFileError
     from infra.tracer import NoSuchDatasetError, trace_stack
     from schemas.contracts import UnknownSupplierError
-    from schemas.registry import RegistryDownError, SchemaNotRegisteredError
 
     try:
-        found = trace_stack(up(Settings()), supplier, subject, record, dataset, reason, by)
-    except KafkaException as e:
-        away(e)
-    except RegistryDownError as e:
-        fail(str(e), EXIT_NOT_UP)
-    except SchemaNotRegisteredError as e:
-        fail(f"{e}; `lethe provision` registers what is missing", EXIT_ERROR)
+        with asking():
+            found = trace_stack(up(Settings()), supplier, subject, record, dataset, reason, by)
     except (KeyFileError, UnknownSupplierError, NoSuchDatasetError) as e:
         fail(str(e), EXIT_ERROR)
     if as_json:

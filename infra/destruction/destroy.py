@@ -1,5 +1,6 @@
 """The end: everything is destroyed, in an order in which each step can be repeated, and the keys go last.
 
+0. editions all but the one in use are retired: topics, groups, state; their ledgers stay
 1. expire   the clock is told the hard stop; `retention` destroys every record, with a line in the ledger for each
 2. sources  tombstones for what suppliers have published, and for what is in quarantine
 3. enclaves every enclave has to acknowledge the last deletion of research.person
@@ -37,18 +38,21 @@ from infra.destruction.journal import Journal
 from infra.destruction.needles import Needles
 from infra.destruction.proof import Proof
 from infra.destruction.segments import partition_folders
-from infra.destruction.topics import KEPT
+from infra.destruction.topics import KEPT, is_kept
 from infra.destruction.verify import Asked, acknowledged, verify
+from infra.editions import in_use, within
 from infra.held import due, ledger_heads, ledger_lines
 from infra.keys import CERTIFICATE_KEY, CERTIFICATE_PUBLIC_KEY, init_certificate_key, read_key
 from infra.policy import configured_policy
 from infra.rest import Flow, NotAtRestError
+from infra.rollout.retire import Retirement
 from infra.settings import Settings
 from infra.topic_table import messages
 from schemas.registry import Registry
 from stream_processors import ledger
 from stream_processors.access import ADMIN
 from stream_processors.control.office import ZONES
+from stream_processors.edition import Edition, editions_of
 from stream_processors.runtime.instance import running
 from stream_processors.runtime.kafka import client_config, error_of, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -58,8 +62,9 @@ REST_S = 3_600.0
 _GONE_S = 300.0
 _POLL_S = 0.5
 _CALL_S = 30
-STEPS = ("expire", "sources", "enclaves", "topics", "folders", "proof", "keys", "certificate")
-SyncEnclave = Callable[[Path], None]
+STEPS = ("editions", "expire", "sources", "enclaves", "topics", "folders", "proof", "keys", "certificate")
+SyncEnclave = Callable[[Settings, Path], None]
+"""Brings an enclave to the end, of the edition of the settings."""
 
 
 class NotYetError(RuntimeError):
@@ -82,7 +87,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Preview:
-    """What would go: `due` records by supplier and dataset, `held` records by topic, and names."""
+    """What would go: `due` records by supplier and dataset, `held` records by topic, and names; `editions`: those that
+    are not in use, and go whole."""
 
     hard_stop: date
     allowed: bool
@@ -92,6 +98,24 @@ class Preview:
     keys: Sequence[str]
     folders: Sequence[Path]
     done: Sequence[str]
+    editions: Sequence[str] = ()
+
+
+def in_use_of(settings: Settings) -> Settings:
+    """The settings, acting for `admin`, of the edition that is in use; of a destruction that has begun, of the one that
+    was: who says so may be gone by now.
+
+    Raises:
+        KafkaException, RegistryDownError: the broker or the registry is away.
+    """
+    settings, journal = settings.acting_as(ADMIN), Journal.open(settings)
+    if journal.began_ms and "certificate" not in journal.done:
+        return within(settings, Edition(journal.edition))
+    registry = Registry(settings.registry, deadline_seconds=60)
+    try:
+        return within(settings, in_use(settings, registry))
+    finally:
+        registry.close()
 
 
 def preview(settings: Settings, today: date) -> Preview:
@@ -100,19 +124,21 @@ def preview(settings: Settings, today: date) -> Preview:
     Raises:
         KafkaException, RegistryDownError: the broker or the registry is away.
     """
-    settings = settings.acting_as(ADMIN)
+    settings = in_use_of(settings)
     stop = configured_policy(settings).hard_stop
     names = _topics(settings)
-    is_there = set(topics.SOURCES) <= set(names)
+    mine = Edition(settings.edition)
+    is_there = set(map(mine.topic, topics.SOURCES)) <= set(names)
     return Preview(
         stop,
         today >= stop,
         due(settings, stop, stop) if is_there else {},
-        {t: n for t in names if t.startswith("identified.") and (n := len(_live(settings, t)))},
+        {t: n for t in names if t.startswith("identified.") and (n := len(_live(within(settings, Edition()), t)))},
         sorted(acknowledged(settings)) if "governance.acknowledgement" in names else [],
         [p.name for p in _keys(settings)],
         [p for p in _folders(settings) if p.exists()],
         list(Journal.open(settings).done),
+        [e.named() for e in editions_of(names) if e != mine],
     )
 
 
@@ -125,9 +151,9 @@ def destroy(
         NotYetError: the hard stop has not come, processors run, an enclave is silent, or something is left.
         KafkaException, RegistryDownError: the broker or the registry is away.
     """
-    settings = settings.acting_as(ADMIN)  # it reads and writes what nobody else may
+    settings = in_use_of(settings)  # as admin, who reads and writes what nobody else may
     journal = Journal.open(settings)
-    if "certificate" in journal.done and any(t not in KEPT for t in _topics(settings)):
+    if "certificate" in journal.done and not all(map(is_kept, _topics(settings))):
         # Something was held here again since: a destruction of its own.
         journal.path.rename(journal.path.with_name(f"journal-{journal.began_ms}.json"))
         journal = Journal.open(settings)
@@ -156,10 +182,12 @@ class _Destruction:
                 raise NotYetError(f"the hard stop is {self._stop}: nothing may be destroyed before, but deliberately")
             journal.began_ms = time.time_ns() // 1_000_000
             journal.reason, journal.by = self._order.reason, self._order.by
+            journal.edition = self._settings.edition
         self._stop_left_over()
         self._refuse_running()
         init_certificate_key(self._settings)
         journal.keep()
+        self._once("editions", self._retire_others)
         if not {"expire", "sources", "enclaves"} <= journal.done.keys():
             with self._workers():
                 self._once("expire", self._expire)
@@ -239,6 +267,20 @@ class _Destruction:
 
     # The steps.
 
+    def _retire_others(self) -> str:
+        """All that they hold was made of what suppliers have published, and is made again by nobody."""
+        gone = []
+        for edition in editions_of(_topics(self._settings)):
+            if edition == Edition(self._settings.edition):
+                continue
+            retirement = Retirement(self._settings, edition)
+            found = retirement.remains()
+            if found.live:
+                raise NotYetError(f"these run: {', '.join(found.live)}; stop them first")
+            retirement.remove(found)
+            gone.append(f"{edition.named()} ({len(found.topics)} topics)")
+        return f"retired: {', '.join(gone)}" if gone else "there is none but the one in use"
+
     def _expire(self) -> str:
         day = max(self._stop, self._today)
         registry = Registry(self._settings.registry, deadline_seconds=60)
@@ -268,9 +310,9 @@ class _Destruction:
         """Counted, then deleted: a run that is killed between finds fewer, and keeps the larger number."""
         producer = Producer(producer_config(self._settings, "lethe.destroy"))
         errors: list[KafkaError] = []
-        total = 0
+        total, by_name = 0, within(self._settings, Edition())
         for topic in (t for t in _topics(self._settings) if t.startswith("identified.")):
-            live = _live(self._settings, topic)
+            live = _live(by_name, topic)
             known = self._journal.purged.get(topic, 0)
             if live:
                 self._journal.purged[topic] = max(known, len(live))
@@ -293,7 +335,7 @@ class _Destruction:
 
     def _enclaves(self) -> str:
         for folder in self._order.enclaves:
-            self._sync(folder)
+            self._sync(self._settings, folder)
         ends = self._last_deletions()
         without = sorted({*self._journal.without, *self._order.without})
         deadline = time.monotonic() + self._order.wait_s
@@ -318,14 +360,15 @@ class _Destruction:
         return text + (f"; not waited for: {', '.join(self._journal.without)}" if self._journal.without else "")
 
     def _last_deletions(self) -> dict[int, int]:
-        table = topics.held("research.person", messages(self._settings, "research.person"))
+        name = "research.person"
+        table = topics.held(Edition(self._settings.edition).topic(name), messages(self._settings, name))
         if table.at:
             raise NotYetError(f"{len(table.at)} research records are left: see `lethe alerts`, and run this again")
         return table.deleted
 
     def _remove_topics(self) -> str:
         admin = AdminClient(client_config(self._settings))
-        gone = [t for t in _topics(self._settings) if t not in KEPT]
+        gone = [t for t in _topics(self._settings) if not is_kept(t)]
         for topic, future in (admin.delete_topics(gone, operation_timeout=60) if gone else {}).items():
             try:
                 future.result(120)
@@ -333,16 +376,16 @@ class _Destruction:
                 if error_of(e).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise NotYetError(f"{topic} could not be deleted ({error_of(e).name()}): run this again") from None
         deadline = time.monotonic() + _GONE_S
-        while any(t not in KEPT for t in _topics(self._settings)) or self._on_disk():
+        while not all(map(is_kept, _topics(self._settings))) or self._on_disk():
             if time.monotonic() > deadline:
                 raise NotYetError("folders of deleted topics are still on the broker's disk: run this again")
             time.sleep(_POLL_S)  # the broker tells nobody that it has removed a folder
-        kept = " and ".join(sorted(KEPT))
+        kept = " and ".join(KEPT)
         return f"all topics but {kept} are removed, and their folders from the disks that are seen here"
 
     def _on_disk(self) -> bool:
         return any(
-            f.topic.partition(".")[0] in ZONES and f.topic not in KEPT
+            f.topic.partition(".")[0] in ZONES and not is_kept(f.topic)
             for data in self._order.broker_data
             for f in partition_folders(data)
         )

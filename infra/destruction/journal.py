@@ -14,7 +14,7 @@ from infra.settings import Settings
 @dataclass
 class Journal:
     """One destruction. `done`: steps by name, in order, with what each has to say; `purged`: records by topic, counted
-    before they were deleted; `heads`: the ends of the ledger's chains as their writers had them."""
+    before they were deleted; `edition`: the one that was in use when it began."""
 
     path: Path
     reason: str = ""
@@ -25,6 +25,7 @@ class Journal:
     keys: list[str] = field(default_factory=list)
     workers: list[int] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
+    edition: str = ""
 
     @classmethod
     def open(cls, settings: Settings) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import Message
@@ -17,8 +17,8 @@ from stream_processors.runtime.records import HEARTBEAT_KEY
 SOURCES = ("linkage.identity", "linkage.activity")
 PERSONAL = ("identified", "linkage", "research", "state")
 """Zones whose topics hold personal data. Governance holds none, and is searched for it like the rest."""
-KEPT = frozenset({"governance.ledger", "governance.acknowledgement"})
-"""What remains when everything is destroyed."""
+KEPT = ("governance.ledger", "governance.acknowledgement")
+"""What remains when everything is destroyed: of the ledger, each edition's."""
 SUBJECT, _SECOND = slice(0, REF_WIDTH), slice(REF_WIDTH + 1, None)
 
 
@@ -33,10 +33,15 @@ class Held:
     records: int = 0
 
 
+def is_kept(topic: str) -> bool:
+    """Whether a topic remains when everything is destroyed."""
+    return topic in KEPT or topic.startswith(f"{KEPT[0]}.")
+
+
 def take(tables: Mapping[str, Held], m: Message) -> None:
     """Take a record into its topic's table. Memory: an entry for each key that lives."""
     topic = m.topic()
-    found = tables[topic]
+    found, source = tables[topic], next((s for s in SOURCES if f"{topic}.".startswith(f"{s}.")), None)
     found.records += 1
     key, value, partition, offset = m.key(), m.value(), m.partition(), m.offset()
     if key == HEARTBEAT_KEY and value is None:
@@ -48,8 +53,8 @@ def take(tables: Mapping[str, Held], m: Message) -> None:
         found.deleted[partition] = offset
     else:
         found.at[key] = (partition, offset)
-        if topic in SOURCES:
-            found.expires[key] = envelope(topic, value).expires_on
+        if source is not None:
+            found.expires[key] = envelope(source, value).expires_on
 
 
 def held(topic: str, messages: Iterable[Message]) -> Held:
@@ -60,17 +65,28 @@ def held(topic: str, messages: Iterable[Message]) -> Held:
     return table
 
 
-def not_live(proof: Proof, tables: Mapping[str, Held], lines: Iterable[Line], destroyed: Destroyed) -> None:
-    """No record lives that a line says was destroyed, and no key downstream names one."""
+def not_live(
+    proof: Proof,
+    tables: Mapping[str, Held],
+    lines: Iterable[Line],
+    destroyed: Destroyed,
+    name: Callable[[str], str] = str,
+) -> None:
+    """No record lives that a line says was destroyed, and no key downstream names one. `name`: of a topic by its plain
+    name, as it is to be told."""
     ends = {(line["topic"], line["partition"], line["offset"]) for line in lines}
     for topic, table in tables.items():
         for key, (partition, offset) in table.at.items():
             if (topic, partition, offset) in ends or (topic not in SOURCES and destroyed.named_in(key)):
-                proof.find("live", f"{topic}-{partition}@{offset}")
+                proof.find("live", f"{name(topic)}-{partition}@{offset}")
 
 
 def not_overdue(
-    proof: Proof, tables: Mapping[str, Held], confirmed: Mapping[tuple[str, int], int], hard_stop: int
+    proof: Proof,
+    tables: Mapping[str, Held],
+    confirmed: Mapping[tuple[str, int], int],
+    hard_stop: int,
+    name: Callable[[str], str] = str,
 ) -> None:
     """Nothing lives that has expired by the confirmed day of its partition (days since 1970)."""
     for topic in SOURCES:
@@ -79,10 +95,10 @@ def not_overdue(
             partition, offset = table.at[key]
             day = confirmed.get((topic, partition))
             if day is not None and min(expires_on, hard_stop) <= day:
-                proof.find("overdue", f"{topic}-{partition}@{offset}")
+                proof.find("overdue", f"{name(topic)}-{partition}@{offset}")
 
 
-def grounded(proof: Proof, tables: Mapping[str, Held]) -> None:
+def grounded(proof: Proof, tables: Mapping[str, Held], name: Callable[[str], str] = str) -> None:
     """Nothing lives downstream that nothing upstream stands behind."""
     identities = tables.get("linkage.identity", Held()).at
     subjects = {k[SUBJECT] for k in identities}
@@ -95,9 +111,9 @@ def grounded(proof: Proof, tables: Mapping[str, Held]) -> None:
     for topic, (known, part) in behind.items():
         for key, (partition, offset) in tables.get(topic, Held()).at.items():
             if key[part] not in known:
-                proof.find("ungrounded", f"{topic}-{partition}@{offset}")
+                proof.find("ungrounded", f"{name(topic)}-{partition}@{offset}")
     contributions = tables.get("linkage.contribution", Held()).at
     published = len(tables.get("research.person", Held()).at)
     persons = len({k[SUBJECT] for k in contributions})
     if published > persons:
-        proof.find("ungrounded", "research.person", published - persons, "more persons than have contributions")
+        proof.find("ungrounded", name("research.person"), published - persons, "more persons than have contributions")

@@ -25,7 +25,8 @@ from infra.destruction.needles import Needles, Search
 from infra.destruction.proof import Mode, Pending, Proof, heads_of, ledger_summary
 from infra.destruction.segments import Batch, partition_folders, segments
 from infra.destruction.sources import AtSource
-from infra.destruction.topics import KEPT, PERSONAL, Held
+from infra.destruction.topics import PERSONAL, Held, is_kept
+from infra.editions import within
 from infra.held import confirmed_days, ledger_heads, ledger_lines
 from infra.policy import configured_policy
 from infra.rest import Flow
@@ -36,6 +37,7 @@ from schemas.rows import from_value
 from stream_processors import ledger
 from stream_processors.access import ADMIN
 from stream_processors.control.office import ZONES
+from stream_processors.edition import Edition, editions_of
 from stream_processors.ledger import Line
 from stream_processors.runtime.kafka import client_config
 
@@ -100,7 +102,9 @@ class _Verifier:
         self._search = Search(asked.needles, self._needle)
         self._partitions: dict[str, int] = {}
         self._replicas = 0
-        self._lines: list[Line] = []
+        self._lines: dict[Edition, list[Line]] = {}
+        self._editions: list[Edition] = []
+        self._mine = Edition(settings.edition)
         self._destroyed = Destroyed([])
         self._tables: dict[str, Held] = {}
 
@@ -127,6 +131,8 @@ class _Verifier:
         found = admin.list_topics(timeout=30)
         ours = {n: t for n, t in found.topics.items() if n.partition(".")[0] in ZONES}
         self._partitions = {name: len(topic.partitions) for name, topic in sorted(ours.items())}
+        ledgers = (t.removeprefix(ledger.TOPIC).removeprefix(".") for t in ours if is_kept(t) and ledger.TOPIC in t)
+        self._editions = sorted({*editions_of(ours), *map(Edition, ledgers)}, key=lambda e: e.name)
         self._replicas = max((len(p.replicas) for t in ours.values() for p in t.partitions.values()), default=1)
         self._proof.saw("brokers", len(found.brokers))
 
@@ -135,40 +141,49 @@ class _Verifier:
     def _check_ledger(self) -> None:
         self._say("the ledger")
         proof = self._proof
-        if ledger.TOPIC not in self._partitions:
-            proof.find("ledger", ledger.TOPIC, what="there is none")
-            return
-        self._lines = ledger_lines(self._settings)
-        heads = ledger_heads(self._settings) if not self._all_gone else {}
-        for fault in ledger.verify(self._lines, heads):
-            proof.find("ledger", ledger.TOPIC, what=fault)
-        if self._all_gone:
-            proof.unchecked.append("whether lines were cut off from the ledger's ends since its writers are gone")
-        proof.ledger = ledger_summary(self._lines, heads_of(self._lines))
-        self._destroyed = Destroyed(line["record"] for line in self._lines)
-        proof.saw("lines of the ledger", len(self._lines))
+        if self._mine.topic(ledger.TOPIC) not in self._partitions:
+            proof.find("ledger", self._mine.topic(ledger.TOPIC), what="there is none")
+        for edition in self._editions:
+            name = edition.topic(ledger.TOPIC)
+            if name not in self._partitions:
+                continue
+            settings = within(self._settings, edition)
+            self._lines[edition] = lines = ledger_lines(settings)
+            # An edition that was retired has left its ledger, and not who wrote it.
+            is_whole = edition.topic("research.person") in self._partitions
+            heads = ledger_heads(settings) if is_whole and not self._all_gone else {}
+            for fault in ledger.verify(lines, heads):
+                proof.find("ledger", name, what=fault)
+            if self._all_gone or not is_whole:
+                proof.unchecked.append(f"whether lines were cut off from the ends of {name} since its writers are gone")
+            proof.saw("lines of the ledger", len(lines))
+        mine = self._lines.get(self._mine, [])
+        proof.ledger = ledger_summary(mine, heads_of(mine))
+        self._destroyed = Destroyed(line["record"] for lines in self._lines.values() for line in lines)
 
     def _check_rest(self) -> None:
         """Heartbeats come all the time: at rest is who has taken in everything at some moment."""
-        flow = Flow(self._settings)
         deadline = time.monotonic() + _REST_S
-        try:
-            while behind := flow.behind():
-                if time.monotonic() > deadline:
-                    self._proof.find("at rest", ", ".join(sorted(behind)), what="behind: what is found may be passing")
-                    return
-                time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
-        finally:
-            flow.close()
+        for edition in editions_of(self._partitions):
+            flow = Flow(within(self._settings, edition))
+            try:
+                while behind := flow.behind():
+                    if time.monotonic() > deadline:
+                        names = ", ".join(sorted(map(edition.folder, behind)))
+                        self._proof.find("at rest", names, what="behind: what is found may be passing")
+                        break
+                    time.sleep(_POLL_S)  # Kafka tells nobody that a group has caught up
+            finally:
+                flow.close()
 
     def _check_topics(self) -> None:
         proof = self._proof
         self._say("topics")
         self._tables = {topic: Held() for topic in self._partitions}
         confirmed = {} if self._all_gone else confirmed_days(self._settings)
-        policy = configured_policy(self._settings)
-        at_source = AtSource(policy, self._registry, confirmed)
-        for m in messages_of(self._settings, self._partitions) if self._partitions else ():
+        at_source = AtSource(configured_policy(self._settings), self._registry, confirmed)
+        by_name = within(self._settings, Edition())
+        for m in messages_of(by_name, self._partitions) if self._partitions else ():
             topics.take(self._tables, m)
             at_source.take(m)
             self._look_at(f"{m.topic()}-{m.partition()}@{m.offset()}", m)
@@ -177,16 +192,25 @@ class _Verifier:
             proof.saw("records of topics", table.records)
             if table.at and topic.partition(".")[0] in PERSONAL:
                 proof.held[topic] = len(table.at)
-            if self._all_gone and topic not in KEPT and table.at:
+            if self._all_gone and not is_kept(topic) and table.at:
                 partition, offset = next(iter(table.at.values()))
                 proof.find("left", f"{topic}-{partition}@{offset}", len(table.at), "records that live")
-        sources = [k for t in topics.SOURCES for k in self._tables.get(t, Held()).at]
+        editions = editions_of(self._partitions)
+        tables = {
+            edition: {edition.plain(t): held for t, held in self._tables.items() if edition.holds(t)}
+            for edition in editions
+        }
+        sources = [k for of in tables.values() for t in topics.SOURCES for k in of.get(t, Held()).at]
         self._destroyed.lives([*sources, *(k[topics.SUBJECT] for k in sources)])
-        personal = {t: h for t, h in self._tables.items() if t.partition(".")[0] in ("linkage", "state")}
-        topics.not_live(proof, personal, self._lines, self._destroyed)
+        for edition, of in tables.items():
+            personal = {t: h for t, h in of.items() if t.partition(".")[0] in ("linkage", "state")}
+            topics.not_live(proof, personal, self._lines.get(edition, []), self._destroyed, edition.topic)
+            if not self._all_gone:
+                topics.grounded(proof, of, edition.topic)
+                settings = within(self._settings, edition)
+                stop = (configured_policy(settings).hard_stop - _DAY_0).days
+                topics.not_overdue(proof, of, confirmed_days(settings), stop, edition.topic)
         if not self._all_gone:
-            topics.grounded(proof, self._tables)
-            topics.not_overdue(proof, self._tables, confirmed, (policy.hard_stop - _DAY_0).days)
             at_source.find(proof, self._tables)
 
     def _look_at(self, where: str, m: Message) -> None:
@@ -200,10 +224,11 @@ class _Verifier:
         allowed = bounds(self._settings, list(self._partitions))
         proof.bounds_ms = {topic: b.value_ms for topic, b in allowed.items()}
         ledgered: dict[tuple[str, int], set[int]] = {}
-        for line in (
-            one for one in self._lines if one["topic"] in topics.SOURCES
-        ):  # not what was refused at the source
-            ledgered.setdefault((line["topic"], line["partition"]), set()).add(line["offset"])
+        for edition, lines in self._lines.items():
+            for line in lines:
+                if line["topic"] in topics.SOURCES:  # not what was refused at the source
+                    where_ = edition.topic(line["topic"]), line["partition"]
+                    ledgered.setdefault(where_, set()).add(line["offset"])
         seen: Counter[tuple[str, int]] = Counter()
         for data in self._asked.broker_data:
             for folder in partition_folders(data):
@@ -227,7 +252,7 @@ class _Verifier:
                     proof.find("live", f"{name}@{offset}, on disk")
                 if folder.topic.partition(".")[0] not in ZONES:
                     continue
-                if self._all_gone and folder.topic not in KEPT and found.live + found.dead.count:
+                if self._all_gone and not is_kept(folder.topic) and found.live + found.dead.count:
                     proof.find("left", f"{name}, on disk", found.live + found.dead.count, "values")
                 elif folder.deleted:
                     if found.records:
@@ -310,7 +335,8 @@ class _Verifier:
     def _check_enclaves(self) -> None:
         proof = self._proof
         said = acknowledged(self._settings) if ACKNOWLEDGEMENT in self._partitions else {}
-        deleted = self._tables.get("research.person", Held()).deleted
+        research = self._mine.topic("research.person")
+        deleted = self._tables.get(research, Held()).deleted
         for enclave, offsets in sorted(said.items()):
             if enclave in self._asked.without:
                 proof.unchecked.append(f"enclave {enclave}: was not waited for")
@@ -318,7 +344,7 @@ class _Verifier:
             proof.saw("enclaves", 1)
             for partition, offset in sorted(deleted.items()):
                 if offsets.get(partition, 0) <= offset:
-                    where = f"{enclave}: research.person-{partition}@{offset}"
+                    where = f"{enclave}: {research}-{partition}@{offset}"
                     proof.find("enclave", where, what="this deletion is not acknowledged")
         proof.unchecked.append("copies of enclaves that never acknowledge")
         if not said and (deleted or self._all_gone):

@@ -18,20 +18,25 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, Produ
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from infra import topics
-from infra.keys import KeyFileError, read_enquiry_key, read_key, research_key, token_key
+from infra.acls import differences
+from infra.certificates import BROKER, CA_KEY
+from infra.editions import of_each
+from infra.keys import KeyFileError, credential, credential_of, read_enquiry_key, read_key, research_key, token_key
 from infra.monitoring import findings
 from infra.monitoring.findings import Disk, Finding
 from infra.monitoring.picture import Sampler, picture, quarantined
-from infra.monitoring.ports import PROCESSES
-from infra.provision import same_setting, suppliers_of
+from infra.provision import grants_for, same_setting, suppliers_of
 from infra.settings import Settings
 from infra.topic_table import table
 from schemas.registry import Registry, SchemaDriftError, SchemaNotRegisteredError
 from schemas.rows import from_value
+from stream_processors.access import principals
 from stream_processors.clock import EPOCH
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
+from stream_processors.runtime.state import damaged_folders
+from stream_processors.topology import NAMES
 
 _CALL_S = 30.0
 _SLACK_MS = 60_000
@@ -48,21 +53,24 @@ def examine(settings: Settings, folders: Iterable[Path], on_step: OnStep = lambd
         KafkaException, BrokerDownError, RegistryDownError: the stack does not answer.
     """
     found: list[Finding] = []
-    on_step("disks and key files")
+    on_step("disks, state folders and key files")
     found += findings.disks(_disk(folder) for folder in folders) + _keys(settings)
+    found += findings.damaged(str(path) for path in damaged_folders(settings.state))
     on_step("topics")
     examined = _Cluster(settings)
     found += examined.topics() + examined.transactions()
     on_step("clocks")
     found += examined.clocks()
-    on_step("schemas")
+    on_step("grants and schemas")
+    found += examined.grants()
     registry = Registry(settings.registry, deadline_seconds=10)
     try:
         found += examined.schemas(registry)
         on_step("processes")
         found += examined.processes()
         on_step("alerts and quarantine")
-        found += findings.quarantine(quarantined(settings, registry))
+        for mine in examined.editions.values():
+            found += findings.quarantine(quarantined(mine, registry))
         found += findings.standing_alerts(from_value(_ALERT, v, registry) for v in table(settings, _ALERT).values())
         told = [from_value(CLOCK, v, registry)["as_of"] for v in table(settings, CLOCK).values()]
     finally:
@@ -85,6 +93,14 @@ def _keys(settings: Settings) -> list[Finding]:
         for path in (token_key(settings), research_key(settings), *(settings.keys / "councils").glob("*.secret"))
     }
     checks[settings.keys / "enquiry.pub"] = lambda: read_enquiry_key(settings)
+    if settings.security == "tls":
+        here = {p.stem for p in settings.access.glob("*.pem")} - {BROKER}
+        # Where the authority's key is, all are; elsewhere, what was handed out.
+        if (settings.access / CA_KEY).exists():
+            here |= set(principals(suppliers_of(settings, deadline_seconds=10)))
+        for principal in here:
+            mine = settings.acting_as(principal)
+            checks[credential(settings, principal)] = lambda mine=mine: credential_of(mine)  # type: ignore[misc]
     for path, check in checks.items():
         try:
             check()
@@ -97,7 +113,10 @@ class _Cluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = AdminClient(client_config(settings))
-        self._specs = topics.topics_of(settings, suppliers_of(settings, deadline_seconds=10))
+        self._suppliers = suppliers_of(settings, deadline_seconds=10)
+        self.editions = of_each(settings)
+        specs = [s for mine in self.editions.values() for s in topics.topics_of(mine, self._suppliers)]
+        self._specs = list({s.name: s for s in specs}.values())
         listed = self._admin.list_topics(timeout=_CALL_S).topics
         self._partitions = {name: sorted(t.partitions) for name, t in listed.items() if not name.startswith("_")}
 
@@ -175,6 +194,13 @@ class _Cluster:
             pass  # a registry that is down, or sends no date, is not this check's finding
         return findings.clocks(skews)
 
+    def grants(self) -> list[Finding]:
+        """Grants against what the topology needs; none where the brokers control no access."""
+        if self._settings.security == "plaintext":
+            return []
+        wanted = grants_for(self._settings, self._suppliers, self.editions)
+        return findings.grants(*differences(self._admin, wanted))
+
     def schemas(self, registry: Registry) -> list[Finding]:
         """Registered schemas that are not this code's contracts."""
         out = []
@@ -198,7 +224,8 @@ class _Cluster:
         finally:
             sampler.close()
         stages = picture(None, sample)
-        groups = {f"lethe.{name}": name for name in PROCESSES}
+        groups = {e.group(name): e.folder(name) for e in self.editions for name in NAMES} | {"lethe.control": "control"}
         described = self._admin.describe_consumer_groups(list(groups), request_timeout=_CALL_S)
         members = {groups[g]: len(f.result(_CALL_S).members) for g, f in described.items()}
-        return findings.processes(stages, sample.seen, members) + findings.stalled(stages)
+        names = list(groups.values())
+        return findings.processes(stages, sample.seen, members, names) + findings.stalled(stages)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from infra.monitoring.picture import Seen, Stage
 from infra.monitoring.ports import PROCESSES
+from stream_processors.edition import edition_of
 
 Severity = Literal["info", "warning", "critical"]
 WORST_FIRST: Mapping[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
@@ -142,21 +143,24 @@ def idle_partitions(
     ]
 
 
-def processes(stages: Sequence[Stage], seen: Sequence[Seen], members: Mapping[str, int]) -> list[Finding]:
-    """Processors that nobody runs, instances that are stuck or silent. `members`: of each group, wherever they run."""
+def processes(
+    stages: Sequence[Stage], seen: Sequence[Seen], members: Mapping[str, int], names: Sequence[str] = PROCESSES
+) -> list[Finding]:
+    """Processors that nobody runs, instances that are stuck or silent. `members`: of each group, wherever they run;
+    `names`: of all that should run."""
     out = []
     here = {s.process for s in seen}
-    for process in PROCESSES:
+    for process in names:
         if process not in here and not members.get(process):
             waits = next((s.behind for s in stages if s.processor == process), 0)
             severity: Severity = "critical" if waits else "warning"
             what = f"nobody runs it{f'; {waits:,} records wait' if waits else ''}"
-            out.append(Finding("processes", severity, process, what, f"`lethe run {process}`"))
+            out.append(Finding("processes", severity, process, what, f"`{_run(process)}`"))
     for one in seen:
         where = f"{one.process} {one.instance} (pid {one.pid})"
         if one.health in ("stuck", "silent"):
             what = "its loop does not turn" if one.health == "stuck" else "it does not answer"
-            advice = f"end pid {one.pid}, then `lethe run {one.process}`: it goes on where it was"
+            advice = f"end pid {one.pid}, then `{_run(one.process)}`: it goes on where it was"
             out.append(Finding("processes", "critical", where, what, advice))
     return out
 
@@ -169,12 +173,34 @@ def stalled(stages: Sequence[Stage], bound_s: float = 600.0) -> list[Finding]:
             "warning",
             f"{stage.processor} on {arrow.topic}",
             f"{arrow.behind:,} records wait, the oldest for {arrow.age_s:,.0f} s",
-            f"`lethe lag --partitions`; another instance helps: `lethe run {stage.processor}`",
+            f"`lethe lag --partitions`; another instance helps: `{_run(stage.processor)}`",
         )
         for stage in stages
         for arrow in stage.arrows
         if arrow.behind and arrow.age_s > bound_s
     ]
+
+
+def _run(process: str) -> str:
+    name, edition = edition_of(process)
+    return f"LETHE_EDITION={edition.name} lethe run {name}" if edition.name else f"lethe run {name}"
+
+
+def damaged(folders: Iterable[str]) -> list[Finding]:
+    """State folders that were found damaged while they were in use, and have not been rebuilt since."""
+    what = "it was found damaged while it was in use, and its processor stopped"
+    advice = "start the processor again: it discards the folder and rebuilds it from Kafka"
+    return [Finding("state", "critical", folder, what, advice) for folder in folders]
+
+
+def grants(missing: Iterable[str], extra: Iterable[str]) -> list[Finding]:
+    """What the brokers should grant and do not, and what they grant and should not."""
+    lacks = [
+        Finding("grants", "critical", where, "it is not granted: who needs it waits", "`lethe provision` grants it")
+        for where in missing
+    ]
+    advice = "ask who granted it; `lethe provision` takes it back"
+    return lacks + [Finding("grants", "warning", where, "nothing declares it", advice) for where in extra]
 
 
 def standing_alerts(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:

@@ -11,12 +11,14 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Literal
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.broker.ports import HOST
+from infra.editions import of_each
 from infra.monitoring.ports import PROCESSES
 from infra.monitoring.server import port_of
 from infra.rest import Flow, Lag
@@ -25,6 +27,7 @@ from infra.topic_table import table
 from schemas.registry import SchemaIds
 from schemas.rows import from_value
 from stream_processors.clock import TOPIC as CLOCK
+from stream_processors.edition import Edition, edition_of
 from stream_processors.runtime.instance import folder_of, running
 from stream_processors.topology import TOPOLOGY
 
@@ -49,13 +52,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was seen at one time, in monotonic seconds. `waits`: of each partition with records that were not taken in,
+    """What was seen at one time, in monotonic seconds, of all editions: a processor of one that has a name is called
+    `join@v2`. `waits`: of each partition with records that were not taken in,
     how many offsets it is behind, and how old the oldest is in seconds, at most."""
 
     at_s: float
     lags: Sequence[Lag]
     waits: Mapping[Lag, tuple[int, float]]
     seen: Sequence[Seen]
+    editions: Sequence[Edition] = (Edition(),)
 
 
 @dataclass(frozen=True)
@@ -106,27 +111,30 @@ def picture(before: Sample | None, now: Sample) -> list[Stage]:
     counted = _ends(now)
     span = now.at_s - before.at_s if before is not None else 0.0
     stages = []
-    for declaration in TOPOLOGY:
+    for edition, declaration in product(now.editions, TOPOLOGY):
+        name = edition.folder(declaration.name)
         arrows = []
         for pattern in declaration.reads:
             if pattern == CLOCK:
                 continue
-            mine = [lag for lag in now.lags if lag.processor == declaration.name and _of(pattern, lag.topic)]
+            topic = edition.topic(pattern)
+            mine = [lag for lag in now.lags if lag.processor == name and _of(topic, lag.topic)]
             waits = [now.waits[lag] for lag in mine if lag in now.waits]
             keys = {(lag.topic, lag.partition) for lag in mine}
             came = sum(counted[k] - counted_before.get(k, counted[k]) for k in keys)
             arrows.append(
                 Arrow(
-                    pattern,
-                    declaration.name,
+                    topic,
+                    name,
                     len(mine),
                     sum(behind for behind, _ in waits),
                     max((age for _, age in waits), default=0.0),
                     came / span if span > 0 else None,
                 )
             )
-        seen = tuple(s for s in now.seen if s.process == declaration.name)
-        stages.append(Stage(declaration.name, declaration.writes, tuple(arrows), seen))
+        seen = tuple(s for s in now.seen if s.process == name)
+        writes = tuple(edition.topic(topic) for topic in declaration.writes)
+        stages.append(Stage(name, writes, tuple(arrows), seen))
     return stages
 
 
@@ -139,15 +147,16 @@ def _of(pattern: str, topic: str) -> bool:
 
 
 class Sampler:
-    """Takes samples: of the cluster, and of the processes on this machine."""
+    """Takes samples: of the cluster, of every edition that it has now, and of the processes on this machine."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._flow = Flow(settings)
+        self._flows: dict[Edition, Flow] = {}
 
     def close(self) -> None:
         """Release the connections."""
-        self._flow.close()
+        for flow in self._flows.values():
+            flow.close()
 
     def sample(self) -> Sample:
         """One look at everything.
@@ -155,15 +164,26 @@ class Sampler:
         Raises:
             KafkaException: the broker does not answer.
         """
-        lags = self._flow.lags()
+        editions = of_each(self._settings)
+        for edition in self._flows.keys() - editions.keys():
+            self._flows.pop(edition).close()
+        self._flows |= {e: Flow(mine) for e, mine in editions.items() if e not in self._flows}
+        lags = [
+            replace(lag, processor=e.folder(lag.processor)) for e, flow in self._flows.items() for lag in flow.lags()
+        ]
         seen = processes(self._settings)
-        told = {(s.process, *place): wait for s in seen for place, wait in s.waits.items()}
+        told = {
+            (s.process, edition_of(s.process)[1].topic(topic), partition): wait
+            for s in seen
+            for (topic, partition), wait in s.waits.items()
+        }
         waits = {lag: told[lag.processor, lag.topic, lag.partition] for lag in lags if _key(lag) in told}
         # Nobody here serves the rest. The markers of transactions at the end are no records, and look like some.
         rest = [lag for lag in lags if lag not in waits and lag.end - lag.committed > _MARKERS]
-        ages = self._flow.ages_at_most(rest, time.time_ns() // 1_000_000)
+        ages = next(iter(self._flows.values())).ages_at_most(rest, time.time_ns() // 1_000_000)
         waits |= {lag: (lag.end - lag.committed, age) for lag, age in ages.items()}
-        return Sample(time.monotonic(), lags, {lag: wait for lag, wait in waits.items() if wait[0]}, seen)
+        late = {lag: wait for lag, wait in waits.items() if wait[0]}
+        return Sample(time.monotonic(), lags, late, seen, tuple(editions))
 
 
 def _key(lag: Lag) -> tuple[str, str, int]:
@@ -190,10 +210,10 @@ def quarantined_fields(settings: Settings, ids: SchemaIds) -> Counter[tuple[str,
 
 
 def processes(settings: Settings) -> list[Seen]:
-    """Every instance that runs on this machine, in the order of the topology."""
+    """Every instance that runs on this machine, of whatever edition, in the order of the topology."""
     out = []
     for one in running(settings.state):
-        if one.processor not in PROCESSES:
+        if edition_of(one.processor)[0] not in PROCESSES:
             continue
         port = port_of(folder_of(settings.state, one.processor, one.number))
         text = _ask(port) if port else None
@@ -208,7 +228,8 @@ def processes(settings: Settings) -> list[Seen]:
         }
         size = values.get(("lethe_state_bytes", "", ""), 0.0)
         out.append(Seen(one.processor, one.number, one.pid, health, restores, waits, size))
-    return sorted(out, key=lambda s: (PROCESSES.index(s.process), s.instance))
+    order = {process: i for i, process in enumerate(PROCESSES)}
+    return sorted(out, key=lambda s: (edition_of(s.process)[1].name, order[edition_of(s.process)[0]], s.instance))
 
 
 def _ask(port: int) -> str | None:

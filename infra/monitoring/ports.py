@@ -7,10 +7,12 @@ from stream_processors.topology import NAMES
 
 PROCESSES = (*NAMES, "control")
 INSTANCES = 10
+_OF_AN_EDITION = 5
 
 
 def metrics_port(settings: Settings, process: str, instance: int) -> int:
-    """Loopback port of an instance (from 1); 0, any free one, where none was set or there are more than ten.
+    """Loopback port of an instance (from 1); 0, any free one, where none was set or there are more than ten. Those of
+    another edition answer five further on.
 
     Raises:
         ValueError: no such process.
@@ -18,6 +20,8 @@ def metrics_port(settings: Settings, process: str, instance: int) -> int:
     if process not in PROCESSES:
         raise ValueError(f"no such process: {process}")
     index = PROCESSES.index(process)
+    if settings.edition and process != "control":
+        instance += _OF_AN_EDITION
     if settings.metrics_port == 0 or not 1 <= instance <= INSTANCES:
         return 0
     return settings.metrics_port + INSTANCES * index + instance - 1

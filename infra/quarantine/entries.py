@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_processors.pseudonymise import ATTEMPTS
+from stream_processors.runtime.account import ATTEMPTS
 
 _PREFIX = "__connect.errors."
 _TOPIC, _PARTITION, _OFFSET, _ERROR = (

@@ -24,8 +24,8 @@ from infra.quarantine.reader import Reader
 from infra.settings import Settings
 from schemas import contracts
 from stream_processors.edition import Edition
-from stream_processors.pseudonymise import ATTEMPTS
 from stream_processors.runtime import kafka
+from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER, publication_of
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
@@ -60,7 +60,7 @@ class Tally:
 @dataclass(frozen=True)
 class Chosen:
     """One entry to act on: key in quarantine, source topic and key, value, attempts so far, whether the source's record
-    goes too (drop)."""
+    goes too (drop), and the publication that it came in with (empty for none)."""
 
     offset: int
     key: bytes
@@ -68,6 +68,7 @@ class Chosen:
     value: bytes
     attempts: int
     source_too: bool
+    publication: bytes = b""
 
     @property
     def source_key(self) -> bytes:
@@ -316,7 +317,8 @@ class Work:
                     continue
                 met += 1
                 value = m.value() if self._act == "requeue" else b""
-                group.append(Chosen(m.offset(), m.key(), found[0], value, found[1], found[2]))
+                publication = publication_of(m.headers())
+                group.append(Chosen(m.offset(), m.key(), found[0], value, found[1], found[2], publication))
                 size += len(value)
                 if len(group) >= most or size >= _MOST_BYTES:
                     yield group
@@ -387,8 +389,10 @@ class Work:
 
         for c in group:
             if self._act == "requeue":
-                attempts = [(ATTEMPTS, str(c.attempts + 1).encode())]
-                send(c.source, c.value, c.source_key, partition, headers=attempts)
+                headers = [(ATTEMPTS, str(c.attempts + 1).encode())]
+                if c.publication:
+                    headers.append((BATCH_HEADER, c.publication))
+                send(c.source, c.value, c.source_key, partition, headers=headers)
             elif c.source_too:
                 send(c.source, None, c.source_key, partition)
             send(topic, None, c.key, partition)

@@ -10,7 +10,6 @@ from pathlib import Path
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from infra.operation import Operation
 from infra.settings import Settings
 from stream_processors.edition import Edition
 from stream_processors.ledger import TOPIC as LEDGER
@@ -34,15 +33,6 @@ class Remains:
 def removable(edition: Edition, topics: Iterable[str]) -> list[str]:
     """Topics that go with an edition: its own, but for the ledger, which says what was destroyed."""
     return sorted(t for t in topics if edition.holds(t) and edition.plain(t) != LEDGER)
-
-
-def in_use(operations: Iterable[Operation]) -> Edition:
-    """The edition that was switched to last; the plain one, if nobody has ever switched."""
-    last = Edition()
-    for o in operations:
-        if o.kind == "rollout_switch" and o.state == "done":
-            last = Edition(str(o.what["edition"]))
-    return last
 
 
 class Retirement:

@@ -11,13 +11,14 @@ import polars as pl
 from schemas.contracts import identified_topic
 from stream_processors.accounting.hops import Finding
 from stream_processors.balance import TAKEN
-from stream_processors.runtime.account import Account
+from stream_processors.runtime.account import REQUEUED, Account
 
 ABANDONED_MS = 600_000
 """After so long without its end a batch that is open counts as half published."""
 State = Literal["pending", "balanced", "differs"]
 Row = Mapping[str, Any]
 """A decoded record of `governance.batch`."""
+_NONE = pl.DataFrame(schema={"batch": pl.String, "found": pl.String})
 NO_PERSON = "no person record"
 """The outcome of an event whose subject has no person record."""
 
@@ -50,6 +51,8 @@ class BatchReport:
     notes: Sequence[str] = ()
     refused: int = 0
     """Of somebody whom an order has erased."""
+    requeued: int = 0
+    """Went back from quarantine. They are counted once: where they ended."""
 
     @property
     def match_rate(self) -> float | None:
@@ -69,13 +72,15 @@ def outcome_of(activities: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame
     )
 
 
-def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: int, behind: bool) -> BatchReport:
+def report(
+    batch: Row, accounts: Iterable[Account], live: pl.DataFrame | None, now_ms: int, behind: bool
+) -> BatchReport:
     """What became of one batch.
 
     Args:
         batch: a record of `governance.batch`.
         accounts: those of pseudonymise, of any topic.
-        live: `outcome_of` all live activities.
+        live: `outcome_of` all live activities; None where only what pseudonymise did is asked for.
         behind: whether the flow is not at rest, so that outcomes are still to come.
     """
     topic = identified_topic(batch["supplier"], batch["dataset"])
@@ -123,12 +128,10 @@ def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: 
             rule = "what is read is what was published, to the byte (digest)"
             findings.append(Finding("pseudonymise", rule, topic, partition, account.since, account.next, count, read))
     for partition, account in sorted(mine.items()):
-        told = sum(account.count(name) for name in TAKEN)
-        if told != account.read:
+        told, taken = sum(account.count(name) for name in TAKEN), account.read + account.count(REQUEUED)
+        if told != taken:
             rule = "what is read is accepted, a deletion, refused or quarantined"
-            findings.append(
-                Finding("pseudonymise", rule, topic, partition, account.since, account.next, account.read, told)
-            )
+            findings.append(Finding("pseudonymise", rule, topic, partition, account.since, account.next, taken, told))
     if not batch["open"] and batch["read"] != batch["published"] + batch["rejected"]:
         rule = "what the publisher read is published or rejected"
         told = batch["published"] + batch["rejected"]
@@ -139,11 +142,18 @@ def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: 
         findings.append(Finding("publisher", rule, topic, 0, 0, 0, batch["published"], total))
     if partial:
         notes.append("part of it was read before accounts were kept, or is read again: not compared")
-    accepted, deletions, quarantined, replaced, refused = (
+    accepted, deletions, quarantined, replaced, refused, requeued = (
         sum(a.count(name) for a in mine.values())
-        for name in ("accepted", "deletions", "quarantined", "replaced", "refused")
+        for name in ("accepted", "deletions", "quarantined", "replaced", "refused", REQUEUED)
     )
-    held = live.filter((pl.col("batch") == batch["publication"]) & (pl.col("batch") != ""))
+    # What went back was quarantined once before; or, read anew, was good then or is no longer in the log.
+    back = requeued - min(requeued, quarantined)
+    quarantined -= requeued - back
+    superseded, back = max(superseded - back, 0), max(back - superseded, 0)
+    accepted, replaced = accepted - back, max(replaced - back, 0)
+    held = (live if live is not None else _NONE).filter(
+        (pl.col("batch") == batch["publication"]) & (pl.col("batch") != "")
+    )
     outcomes = dict(held.group_by("found").len().sort("found").iter_rows())
     gone = accepted - replaced - held.height
     if gone < 0 and not pending and not partial:
@@ -176,6 +186,7 @@ def report(batch: Row, accounts: Iterable[Account], live: pl.DataFrame, now_ms: 
         tuple(findings),
         tuple(notes),
         refused,
+        requeued,
     )
 
 

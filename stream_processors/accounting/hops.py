@@ -14,8 +14,15 @@ import polars as pl
 
 from stream_processors import clock, frequency
 from stream_processors.accounting.tables import Held
+from stream_processors.runtime.partition import partitions_of
 
 MOST_NAMED = 20
+_SAYS = {
+    "linkage.candidate": "route",
+    "linkage.link": "link",
+    "linkage.contribution": "join",
+    "research.person": "publish",
+}
 _NOT_PERSONS = (clock.ROW.decode(), "k")
 
 
@@ -32,6 +39,11 @@ class Finding:
     next: int
     expected: int = 1
     found: int = 0
+
+    @property
+    def is_stray(self) -> bool:
+        """Whether it is a record of an output that nothing stands behind: nobody will ever take it back by himself."""
+        return (self.expected, self.found) == (0, 1) and _SAYS.get(self.topic) == self.processor
 
     @property
     def text(self) -> str:
@@ -64,11 +76,13 @@ def outcomes_of(links: pl.DataFrame) -> pl.DataFrame:
     return last.select("subject", "outcome", "match_key", "supplier")
 
 
-def check(held: Held, confirmed: dict[tuple[str, int], int] | None = None, stop: int | None = None) -> list[Finding]:
-    """Every hop. `confirmed`: the day (since 1970) up to which each half of retention has destroyed, by topic and
-    partition; `stop`: the day from which nothing may be held."""
-    checks: tuple[Callable[[Held], Iterable[Finding]], ...] = (_pseudonymise, _route, _link, _join, _publish)
-    found = [finding for one in checks for finding in one(held)]
+def check(
+    held: Held, partitions: int, confirmed: dict[tuple[str, int], int] | None = None, stop: int | None = None
+) -> list[Finding]:
+    """Every hop. `partitions`: how many each topic has; `confirmed`: the day (since 1970) up to which each half of
+    retention has destroyed, by topic and partition; `stop`: the day from which nothing may be held."""
+    checks: tuple[Callable[[Held, int], Iterable[Finding]], ...] = (_pseudonymise, _route, _link, _join, _publish)
+    found = [finding for one in checks for finding in one(held, partitions)]
     return found + list(_retention(held, confirmed or {}, stop))
 
 
@@ -83,7 +97,14 @@ def _missing(left: pl.DataFrame, right: pl.DataFrame, on: list[str]) -> pl.DataF
     return left.join(right.select(on).unique(), on=on, how="anti", nulls_equal=True)
 
 
-def _pseudonymise(held: Held) -> Iterator[Finding]:
+def _at_home(rows: pl.DataFrame, routing: pl.Expr, partitions: int) -> pl.DataFrame:
+    """With the partition in which each row must lie, by its routing key; null where there is none."""
+    by = rows.select(routing.alias("by"))["by"]
+    there = pl.Series(partitions_of(by.fill_null(""), partitions), dtype=pl.Int32)
+    return rows.with_columns(partition=pl.when(by.is_not_null()).then(there))
+
+
+def _pseudonymise(held: Held, partitions: int) -> Iterator[Finding]:  # noqa: ARG001
     """A person record is one identity and one activity, in one partition."""
     identities = held["linkage.identity"].with_columns(subject=pl.col("key"))
     persons = held["linkage.activity"].filter(pl.col("dataset") == "person")
@@ -95,7 +116,7 @@ def _pseudonymise(held: Held) -> Iterator[Finding]:
     yield from _named("pseudonymise", rule, "linkage.identity", _missing(identities, persons, on))
 
 
-def _route(held: Held) -> Iterator[Finding]:
+def _route(held: Held, partitions: int) -> Iterator[Finding]:
     identities, said = held["linkage.identity"], held["state.route"]
     on = ["key", "partition"]
     rule = "an identity is sent to a block"
@@ -103,17 +124,16 @@ def _route(held: Held) -> Iterator[Finding]:
     rule = "what is sent to a block is an identity's"
     yield from _named("route", rule, "state.route", _missing(said, identities, on), 0, 1)
     sent = said.explode("blocks").filter(pl.col("blocks").is_not_null())
-    sent = sent.with_columns(key=pl.col("key") + "|" + pl.col("blocks"))
+    sent = sent.with_columns(key=pl.col("key") + "|" + pl.col("blocks"), at=pl.col("partition"))
+    sent = _at_home(sent, pl.col("blocks"), partitions)
     candidates = held["linkage.candidate"]
-    yield from _named(
-        "route", "a block that is sent to has the candidate", "state.route", _missing(sent, candidates, ["key"])
-    )
+    lost = _missing(sent, candidates, on).with_columns(partition=pl.col("at"))
+    yield from _named("route", "a block that is sent to has the candidate", "state.route", lost)
     rule = "a candidate was sent"
-    yield from _named("route", rule, "linkage.candidate", _missing(candidates, sent, ["key"]), 0, 1)
-    yield from _twice("route", "linkage.candidate", candidates)
+    yield from _named("route", rule, "linkage.candidate", _missing(candidates, sent, on), 0, 1)
 
 
-def _link(held: Held) -> Iterator[Finding]:
+def _link(held: Held, partitions: int) -> Iterator[Finding]:  # noqa: ARG001
     candidates, links = held["linkage.candidate"], held["linkage.link"]
     turned = pl.col("key").str.replace(r"^([^|]*)\|(.*)$", "${2}|${1}")
     claims = held["state.link"].filter(~pl.col("key").str.starts_with(frequency.ROW.decode()))
@@ -130,7 +150,7 @@ def _link(held: Held) -> Iterator[Finding]:
     yield from _named("link", rule, "linkage.link", _missing(links, at_home, ["key", "partition", "body"]), 0, 1)
 
 
-def _join(held: Held) -> Iterator[Finding]:
+def _join(held: Held, partitions: int) -> Iterator[Finding]:
     persons = persons_of(held["linkage.link"])
     activities = held["linkage.activity"].with_columns(
         subject=pl.col("key").str.head(32), record=pl.col("key").str.slice(33)
@@ -142,15 +162,17 @@ def _join(held: Held) -> Iterator[Finding]:
     rule = "what is attached is an activity of the person's"
     yield from _named("join", rule, "state.join", _missing(said, due, ["key", "partition", "person"]), 0, 1)
     contributions = held["linkage.contribution"]
-    expected = due.with_columns(key=pl.col("person") + "|" + pl.col("record"))
+    expected = due.with_columns(key=pl.col("person") + "|" + pl.col("record"), at=pl.col("partition"))
+    expected = _at_home(expected, pl.col("person"), partitions)
+    on = ["key", "body", "partition"]
     rule = "an attached activity is a contribution, as it is"
-    yield from _named("join", rule, "linkage.activity", _missing(expected, contributions, ["key", "body"]))
+    lost = _missing(expected, contributions, on).with_columns(partition=pl.col("at"))
+    yield from _named("join", rule, "linkage.activity", lost)
     rule = "a contribution is of an attached activity"
-    yield from _named("join", rule, "linkage.contribution", _missing(contributions, expected, ["key", "body"]), 0, 1)
-    yield from _twice("join", "linkage.contribution", contributions)
+    yield from _named("join", rule, "linkage.contribution", _missing(contributions, expected, on), 0, 1)
 
 
-def _publish(held: Held) -> Iterator[Finding]:
+def _publish(held: Held, partitions: int) -> Iterator[Finding]:
     contributions = held["linkage.contribution"]
     refused = held["governance.quarantine"].select(pl.col("key").alias("place"))
     placed = contributions.with_columns(
@@ -165,13 +187,16 @@ def _publish(held: Held) -> Iterator[Finding]:
     yield from _named("publish", rule, "linkage.contribution", missing)
     rule = "a published person is of the cohort"
     yield from _named("publish", rule, "state.publish", _missing(said, cohort, ["key", "partition"]), 0, 1)
-    published = held["research.person"]
+    published = held["research.person"].with_columns(at=pl.col("partition"))
     # By counts of digests: two people of whom the same is said differ in their ids, which the records hold.
     rule = "what was published is in the research zone"
     yield from _named("publish", rule, "state.publish", _missing(said, published, ["digest"]))
     rule = "what is in the research zone was published"
     yield from _named("publish", rule, "research.person", _missing(published, said, ["digest"]), 0, 1)
-    yield from _twice("publish", "research.person", published)
+    rule = "a person is where the pseudonym says"
+    homes = _at_home(published, pl.col("key"), partitions)
+    elsewhere = homes.filter(pl.col("partition") != pl.col("at")).with_columns(partition=pl.col("at"))
+    yield from _named("publish", rule, "research.person", elsewhere, 0, 1)
 
 
 def _retention(held: Held, confirmed: dict[tuple[str, int], int], stop: int | None) -> Iterator[Finding]:
@@ -185,9 +210,3 @@ def _retention(held: Held, confirmed: dict[tuple[str, int], int], stop: int | No
             over = rows.filter((pl.col("partition") == partition) & (ends <= day))
             processor = "retention." + topic.partition(".")[2]
             yield from _named(processor, "what has expired is destroyed", topic, over, 0, 1)
-
-
-def _twice(processor: str, topic: str, rows: pl.DataFrame) -> Iterator[Finding]:
-    """Keys in more than one partition: one of them is a double."""
-    double = rows.filter(pl.col("key").is_duplicated())
-    yield from _named(processor, "a key is in one partition", topic, double, 1, 2)

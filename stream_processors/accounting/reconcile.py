@@ -98,6 +98,7 @@ class _Read:
 def reconcile(
     source: Source,
     ids: SchemaIds,
+    partitions: int,
     *,
     behind: Sequence[Behind] = (),
     committed: Mapping[tuple[str, str, int], int] | None = None,
@@ -108,6 +109,8 @@ def reconcile(
 
     Args:
         source: the topics.
+        ids: schemas by topic.
+        partitions: how many each topic has.
         behind: where processors are not at the end of their inputs; hops are looked at only at rest.
         committed: the next offset of each processor, topic and partition.
         stop: the day (since 1970) from which nothing may be held.
@@ -115,13 +118,16 @@ def reconcile(
     """
     read = _read(source, ids)
     tables, offsets = held(source), committed or {}
-    return judged(read.accounts, read.batches, tables, read.confirmed, read.ended, behind, offsets, stop, now_ms)
+    return judged(
+        read.accounts, read.batches, tables, partitions, read.confirmed, read.ended, behind, offsets, stop, now_ms
+    )
 
 
 def judged(
     accounts: Sequence[Account],
     batches: Sequence[Mapping[str, Any]],
     tables: Held,
+    partitions: int,
     confirmed: dict[tuple[str, int], int],
     ended: Mapping[tuple[str, str, str], int],
     behind: Sequence[Behind],
@@ -133,13 +139,20 @@ def judged(
     resting = not behind
     live = outcome_of(tables["linkage.activity"], hops.outcomes_of(tables["linkage.link"]))
     mine = [a for a in accounts if a.processor == "pseudonymise"]
-    reports = [report(batch, mine, live, now_ms, not resting) for batch in batches]
+    belonging: dict[tuple[str, str], list[Account]] = {}
+    for a in mine:
+        belonging.setdefault((a.topic, a.batch), []).append(a)
+    reports = []
+    for batch in batches:
+        topic = identified_topic(batch["supplier"], batch["dataset"])
+        of = [a for b in {"", batch["publication"]} for a in belonging.get((topic, b), ())]
+        reports.append(report(batch, of, live, now_ms, not resting))
     reports.sort(key=lambda b: (b.supplier, b.dataset, b.batch_id))
     findings = [*_kept(accounts), *_offsets(accounts, committed), *_stalled(accounts, behind, now_ms)]
     if resting:
-        findings += hops.check(tables, confirmed, stop)
+        findings += hops.check(tables, partitions, confirmed, stop)
         findings += _comings_and_goings(accounts, tables)
-    findings += [f for b in reports for f in b.findings]
+    findings += [*_told_twice(batches), *(f for b in reports for f in b.findings)]
     pending = bool(behind) or any(b.state == "pending" for b in reports)
     notes = [] if accounts else ["no processor keeps accounts: LETHE_ACCOUNTS is false, or none has run"]
     return Report(
@@ -168,6 +181,22 @@ def _offsets(accounts: Iterable[Account], committed: Mapping[tuple[str, str, int
         offset = committed.get((a.processor, a.topic, a.partition))
         if a.topic and not a.batch and offset is not None and a.next < offset:
             yield Finding(a.processor, SKIPPED, a.topic, a.partition, a.next, offset, offset - a.next, 0)
+
+
+def _told_twice(batches: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
+    """Records that two batches claim: both would balance."""
+    of: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for batch in batches:
+        if batch["publication"] and not batch["open"]:
+            topic = identified_topic(batch["supplier"], batch["dataset"])
+            of.setdefault((topic, batch["publication"]), []).append(batch)
+    for (topic, _), told in sorted(of.items()):
+        if len(told) > 1:
+            rule = f"what is published is announced once ({', '.join(sorted(b['batch_id'][:12] for b in told))})"
+            spans = list(zip(told[0]["starts"], told[0]["ends"], strict=True))
+            first = next((p for p, (since, end) in enumerate(spans) if end > since), 0)
+            since, end = spans[first] if spans else (0, 0)
+            yield Finding("publisher", rule, topic, first, since, end, 1, len(told))
 
 
 def _stalled(accounts: Iterable[Account], behind: Iterable[Behind], now_ms: int) -> Iterable[Finding]:

@@ -17,7 +17,7 @@ from schemas import contracts, wire
 from schemas.codec import decode
 from stream_processors import unmatched
 from stream_processors.envelope import envelope
-from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER, record_hashes
+from stream_processors.runtime.account import publication_of, record_hashes
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
 _LINK = contracts.contract("linkage/link")
@@ -104,16 +104,9 @@ def _enveloped(topic: str, records: Sequence[Record]) -> Columns:
         "supplier": pl.Series([e and e.supplier for e in found], dtype=pl.String),
         "dataset": pl.Series([e and e.dataset for e in found], dtype=pl.String),
         "expires_on": pl.Series([e and e.expires_on for e in found], dtype=pl.Int64),
-        "batch": pl.Series([_batch(r.headers) for r in records], dtype=pl.String),
+        "batch": pl.Series([publication_of(r.headers).hex() for r in records], dtype=pl.String),
         "body": _bodies(r.value for r in records),
     }
-
-
-def _batch(headers: Sequence[tuple[str, bytes]] | None) -> str:
-    for name, value in headers or ():
-        if name == BATCH_HEADER and value is not None and len(value) == BATCH_BYTES:
-            return value.hex()
-    return ""
 
 
 def _nothing(topic: str, records: Sequence[Record]) -> Columns:  # noqa: ARG001

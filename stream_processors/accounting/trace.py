@@ -19,7 +19,7 @@ from stream_processors.accounting.tables import Record
 from stream_processors.envelope import envelope
 from stream_processors.erasure.overdue import MARK
 from stream_processors.refs import REF_WIDTH
-from stream_processors.runtime.account import BATCH_BYTES, BATCH_HEADER
+from stream_processors.runtime.account import publication_of
 from stream_processors.runtime.partition import partition_of
 
 Source = Callable[[str, int | None], Iterable[Record]]
@@ -336,7 +336,4 @@ class _Follow:
 
 
 def _publication(record: Record) -> str:
-    for name, value in record.headers or ():
-        if name == BATCH_HEADER and value is not None and len(value) == BATCH_BYTES:
-            return value.hex()
-    return "-"
+    return publication_of(record.headers).hex() or "-"

@@ -55,8 +55,8 @@ _log = structlog.get_logger()
 class Looks(Protocol):
     """What is looked up in the cluster, beside the records: see `watch.py`. Blocks; called from a thread."""
 
-    def committed(self) -> dict[str, dict[int, int]]:
-        """How far pseudonymise has read each identified topic."""
+    def accounts(self) -> list[bytes]:
+        """What pseudonymise has counted since the last look."""
 
     def observe(self, now_ms: int) -> list[Observed]:
         """Transactions that hang, and ticks that wait."""
@@ -196,9 +196,9 @@ def _timers(control: Control, looks: Looks) -> None:
         if not control.leads:
             return
         loop = asyncio.get_running_loop()
-        committed = await loop.run_in_executor(None, looks.committed)
+        counted = await loop.run_in_executor(None, looks.accounts)
         observed = await loop.run_in_executor(None, looks.observe, now_ms())
-        await control.send(office.reconcile(committed))
+        await control.send(office.reconcile(counted, now_ms()))
         await control.send(office.alert([*observed, *office.quarantined()], _LOOKED_AT, now_ms()))
 
     async def heartbeat() -> None:

@@ -24,6 +24,8 @@ from stream_processors.control.clock import tick_value
 from stream_processors.control.desk import HOUR_MS, Desk, Entry, Place, Reason
 from stream_processors.control.reconcile import reconciled, topic_of
 from stream_processors.control.signing import Request
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
+from stream_processors.runtime.account import Account
 from stream_processors.runtime.partition import partition_of
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
@@ -69,6 +71,8 @@ class Office:
     refusals: dict[Place, Reason] = field(default_factory=dict)
     batches: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     reconciliations: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    accounts: dict[tuple[str, str], dict[int, Account]] = field(default_factory=dict)
+    """What pseudonymise has counted, by topic and publication, and by partition."""
     failed: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     told: dict[int, date] = field(default_factory=dict)
@@ -212,13 +216,17 @@ class Office:
         (where.discard if came.value is None else where.add)((int(partition), int(offset)))
         return []
 
-    def reconcile(self, committed: Mapping[str, Mapping[int, int]]) -> list[Said]:
-        """What has changed for the suppliers. `committed`: how far pseudonymise has read, by topic and partition."""
+    def reconcile(self, counted: Iterable[bytes], now_ms: int) -> list[Said]:
+        """What has changed for the suppliers. `counted`: the accounts of pseudonymise that are new since the last
+        look, as `governance.account` has them."""
+        for value in counted:
+            account = Account.of_row(from_value(ACCOUNTS, value, self.ids))
+            self.accounts.setdefault((account.topic, account.batch), {})[account.partition] = account
         said = []
         for key, batch in self.batches.items():
-            topic = topic_of(batch)
-            read = committed.get(topic, {})
-            row = reconciled(batch, self.failed.get(topic, ()), [read.get(p, 0) for p in range(len(batch["ends"]))])
+            names = {"", batch["publication"]}
+            of = [a for name in names for a in self.accounts.get((topic_of(batch), name), {}).values()]
+            row = reconciled(batch, of, now_ms)
             if row != self.reconciliations.get(key):
                 self.reconciliations[key] = row
                 said.append(self._say(RECONCILIATION, key, row))

@@ -1,43 +1,34 @@
-"""Supplier reconciliation: for each batch, published = accepted + quarantined, by where its records lie."""
+"""What a supplier is told of each batch, as pseudonymise goes on: counted as `lethe reconcile` counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from schemas.contracts import identified_topic
+from stream_processors.accounting.batches import State as Found
+from stream_processors.accounting.batches import report
+from stream_processors.runtime.account import Account
 
 Row = Mapping[str, Any]
 State = Literal["pending", "agreed", "differs"]
+_STATES: Mapping[Found, State] = {"pending": "pending", "balanced": "agreed", "differs": "differs"}
 
 
-def reconciled(batch: Row, quarantined_at: Iterable[tuple[int, int]], committed: Sequence[int]) -> dict[str, Any]:
+def reconciled(batch: Row, accounts: Iterable[Account], now_ms: int) -> dict[str, Any]:
     """A row of `governance.reconciliation`.
 
     Args:
         batch: a row of `governance.batch`.
-        quarantined_at: partition and offset of each record of the batch's topic that is in quarantine.
-        committed: how far pseudonymise has read each partition of it.
-
-    Records of another publisher that lie among those of the batch count as quarantined here if they failed; then the
-    totals may differ, and say so.
+        accounts: those of pseudonymise for the batch's topic: of all its records, and of the batch's own.
+        now_ms: what time it is.
     """
-    spans = list(zip(batch["starts"], batch["ends"], strict=True))
-    failed = len({(p, o) for p, o in quarantined_at if p < len(spans) and spans[p][0] <= o < spans[p][1]})
-    done = all(
-        committed[p] >= end for p, (start, end) in enumerate(spans) if end > start and p < len(committed)
-    ) and len(committed) >= len(spans)
-    state: State = "pending"
-    fewer = sum(end - start for start, end in spans) < batch["published"]
-    if batch["read"] != batch["published"] + batch["rejected"] or failed > batch["published"] or fewer:
-        state = "differs"
-    elif done:
-        state = "agreed"
+    found = report(batch, accounts, None, now_ms, behind=False)
     return {
         **{k: batch[k] for k in ("supplier", "dataset", "batch_id", "read", "published", "rejected")},
-        "accepted": batch["published"] - failed if state == "agreed" else 0,
-        "quarantined": failed,
-        "state": state,
+        "accepted": found.accepted + found.deletions + found.refused if found.state == "balanced" else 0,
+        "quarantined": found.quarantined,
+        "state": _STATES[found.state],
     }
 
 

@@ -9,9 +9,11 @@ from infra.settings import Settings
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.alerts import Observed, Stable, hanging, overdue
 from stream_processors.edition import Edition
-from stream_processors.pseudonymise import PSEUDONYMISE
-from stream_processors.runtime.kafka import client_config, consumer_config, matches
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
+from stream_processors.runtime.account import home_of
+from stream_processors.runtime.kafka import client_config, consumer_config
 
+_COUNTS = "pseudonymise"
 _RETENTION = "lethe.retention"  # and what it may be called besides
 _CALL_S = 30
 _SLACK_MS = 60_000
@@ -26,6 +28,8 @@ class Watch:
         self._admin = AdminClient(client_config(settings))
         self._groups: dict[str, Consumer] = {}
         self._stable: dict[str, Stable] = {}
+        topic = Edition(settings.edition).topic(ACCOUNTS)
+        self._accounts = TopicPartition(topic, home_of(_COUNTS, settings.partitions), 0)
         # A transaction that its producer left is aborted by the broker after this long; one that is not, hangs.
         self._bound_ms = settings.transaction_timeout_ms + _SLACK_MS
 
@@ -34,13 +38,14 @@ class Watch:
         for consumer in self._groups.values():
             consumer.close()
 
-    def committed(self) -> dict[str, dict[int, int]]:
-        """How far pseudonymise has read, by topic and partition."""
-        mine = [tp for tp in self._partitions() if matches(PSEUDONYMISE.reads, tp.topic)]
-        out: dict[str, dict[int, int]] = {}
-        for tp in self._committed(Edition(self._settings.edition).group("pseudonymise"), mine):
-            out.setdefault(tp.topic, {})[tp.partition] = max(tp.offset, 0)
-        return out
+    def accounts(self) -> list[bytes]:
+        """The last account of each key that pseudonymise has committed since the last look, encoded; from the first
+        look on, since the beginning."""
+        found = self._read(self._accounts)
+        last = {m.key(): m.value() for m in found if m.key() is not None and m.key().startswith(_COUNTS.encode())}
+        if found:
+            self._accounts = TopicPartition(self._accounts.topic, self._accounts.partition, found[-1].offset() + 1)
+        return [value for value in last.values() if value is not None]
 
     def partitions(self) -> list[tuple[str, int]]:
         """Every partition of every topic that is not Kafka's own."""

@@ -48,7 +48,8 @@ class Options:
     """How a sync goes about it.
 
     `parquet`: None renews the copies that are there. `sweep_s`: how long removed rows may stay in the file while
-    following; a sync that ends sweeps at once. `wait_s`: how long to wait for a file that a reader has open.
+    following; a sync that ends sweeps at once. `wait_s`: how long to wait for a file that a reader has open. `moved`:
+    asked while following, between rounds; once another edition is to be read, the sync ends.
     """
 
     name: str = "enclave"
@@ -58,6 +59,7 @@ class Options:
     batch_records: int = BATCH_RECORDS
     sweep_s: float = 60.0
     wait_s: float = 60.0
+    moved: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class _Sync:
             # The file is closed while nothing comes, so that researchers can open it.
             due = self._options.sweep_s - (time.monotonic() - self._swept_at) if unswept else _ASK_AGAIN_S
             self._topic.wait(max(0.0, due))
+            if self._options.moved():
+                return
 
     def _round(self, store: Store) -> Round:
         began, now = time.monotonic(), self._now_ms()

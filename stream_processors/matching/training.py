@@ -18,9 +18,9 @@ from stream_processors.matching.near import Ints, Words, compare
 from stream_processors.matching.near_model import KIN, OTHERS, NearModel, PassWeights
 from stream_processors.matching.tokens import TOKEN_TAIL, TokenKeys, tokenise
 
-POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.7})
+POSTERIOR: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.7, 3: 0.99})
 """Of each pass, how likely a pair must be one person: chosen on simulated families (docs/linkage.md)."""
-POSTERIOR_OF_MANY: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.95, 3: 0.95})
+POSTERIOR_OF_MANY: Mapping[int, float] = MappingProxyType({1: 0.5, 2: 0.95, 3: 0.99})
 """The same where a department has several records of a person: nobody contests a wrong link then."""
 MARGIN = 1.0
 """Bits: the best person is twice as likely as the second."""
@@ -62,10 +62,9 @@ def train(
         levels = compare(filters, left, right)
         everyone = estimate(levels, min(0.3, len(np.unique(left)) / max(len(left), 1) / 2))
         found = estimate_rest(levels[rest], everyone)
-        among = compare(filters, *pairs_among(persons, p))
-        kin = _kin(
-            estimate_others(among, found), len(among), int((_entering(persons, p) & persons["cohort"].to_numpy()).sum())
-        )
+        one, other, subjects = pairs_among(persons, p)
+        among = compare(filters, one, other)
+        kin = _kin(estimate_others(among, found), len(among), subjects)
         passes.append(_weights(found, kin, catalogue, p, posterior[p.number]))
     return NearModel(version=version, passes=tuple(passes))
 
@@ -96,11 +95,14 @@ def adapt(
         if not rest.any():
             passes.append(weights)
             continue
-        before, filters, enters = _expected(weights), _filters(persons, p), _entering(persons, p)
-        among = compare(filters, *pairs_among(persons, p))
+        before, filters = _expected(weights), _filters(persons, p)
+        one, other, subjects = pairs_among(persons, p)
+        among = compare(filters, one, other)
         two = estimate_others(among, before)
-        kin = _kin(two, len(among), int((enters & cohort).sum()), weights.kin)
-        waiting = int((enters & ~cohort & (first > p.number)).sum())
+        kin = _kin(two, len(among), subjects, weights.kin)
+        entering = np.flatnonzero(_entering(persons, p) & ~cohort & (first > p.number))
+        # Where pairs are too many, those of the last subjects are not looked at.
+        waiting = len(entering) if len(left) < _MOST_PAIRS else int((entering <= left.max()).sum())
         known = Estimate(before.kinds, {**two.shares, "person": before.shares["person"]}, 0)
         levels = compare(filters, left[rest], right[rest])
         found = estimate_from(levels, known, {kind: rate * waiting for kind, rate in kin.items()})
@@ -169,21 +171,29 @@ def _met(catalogue: Catalogue, of: Pass) -> list[str]:
 def pairs_of(persons: pl.DataFrame, of: Pass) -> tuple[Ints, Ints]:
     """Rows of departments' subjects and of the cohort's that share a block of the pass; at most five million."""
     blocks = components(persons, of.block).with_columns(cohort=persons["cohort"]).with_row_index("row").drop_nulls()
-    met = blocks.filter(~pl.col("cohort")).join(blocks.filter("cohort"), on=list(of.block), suffix="_cohort")
+    cohort, on = blocks.filter("cohort"), list(of.block)
+    departments = blocks.filter(~pl.col("cohort")).join(cohort.group_by(on).len(), on=on, maintain_order="left")
+    # Whoever would come after the last pair is left out before pairs are made: crowded blocks have more than fit.
+    departments = departments.filter(pl.col("len").cast(pl.Int64).cum_sum() - pl.col("len") < _MOST_PAIRS).drop("len")
+    met = departments.join(cohort, on=on, suffix="_cohort", maintain_order="left_right")
     met = met.head(_MOST_PAIRS)
     return met["row"].to_numpy().astype(np.int64), met["row_cohort"].to_numpy().astype(np.int64)
 
 
-def pairs_among(persons: pl.DataFrame, of: Pass) -> tuple[Ints, Ints]:
-    """Rows of subjects of one council's cohort that share a block of the pass, each pair once; at most five million.
+def pairs_among(persons: pl.DataFrame, of: Pass) -> tuple[Ints, Ints, int]:
+    """Rows of subjects of one council's cohort that share a block of the pass, each pair once; of so many whole blocks
+    (one, at least) as have five million. And how many subjects these blocks have.
 
     A council has everybody once: they are two persons, but for a few that it has twice by mistake.
     """
     blocks = components(persons, of.block).with_columns(persons["cohort", "supplier"]).with_row_index("row")
+    on = [*of.block, "supplier"]
     blocks = blocks.filter("cohort").drop("cohort").drop_nulls()
-    met = blocks.join(blocks, on=[*of.block, "supplier"], suffix="_other").filter(pl.col("row") < pl.col("row_other"))
-    met = met.head(_MOST_PAIRS)
-    return met["row"].to_numpy().astype(np.int64), met["row_other"].to_numpy().astype(np.int64)
+    sizes = blocks.group_by(on).len().sort(on)
+    before = (pl.col("len").cast(pl.Int64) ** 2 // 2).cum_sum().shift(1, fill_value=0)
+    blocks = blocks.join(sizes.filter(before < _MOST_PAIRS), on=on, how="semi", maintain_order="left")
+    met = blocks.join(blocks, on=on, suffix="_other").filter(pl.col("row") < pl.col("row_other"))
+    return met["row"].to_numpy().astype(np.int64), met["row_other"].to_numpy().astype(np.int64), blocks.height
 
 
 def found_by_keys(persons: pl.DataFrame, catalogue: Catalogue) -> Ints:

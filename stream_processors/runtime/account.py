@@ -8,6 +8,7 @@ was skipped is an imbalance. Nothing here is a value of a record.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,11 @@ TOPIC = "governance.account"
 BATCH_HEADER = "lethe.batch"
 """Header of a published record: the publication that it belongs to, 8 bytes. Names nobody."""
 BATCH_BYTES = 8
+ATTEMPTS = "lethe.requeue.attempts"
+"""Header of a record that went back from quarantine: how often. It belongs to the publication that it came in with, and
+is not published once more by it."""
+REQUEUED = "requeued"
+"""The count of a publication's records that went back from quarantine and were read again."""
 SKIPPED = "every offset is read"
 MOST_IMBALANCES = 20
 _CONTRACT = contracts.contract("governance/account")
@@ -136,8 +142,10 @@ class Accountant:
         ids: SchemaIds,
         balance: Balance | None = None,
         accounts: Iterable[Account] = (),
+        home: int = 0,
     ) -> None:
-        self.processor = processor
+        """`home`: where the accounts lie, see `home_of`."""
+        self.processor, self._home = processor, home
         self._partition, self._ids, self._balance = partition, ids, balance
         self.accounts: dict[Key, Account] = {(a.topic, a.batch): a for a in accounts}
         self._dirty: set[Key] = set()
@@ -221,7 +229,7 @@ class Accountant:
                     read=old.read + part.records,
                     coalesced=old.coalesced + part.coalesced,
                     digest=(old.digest + part.digest) & _MASK,
-                    counts=_added(old.counts, outputs.tallies.get((batch.topic, name), {})),
+                    counts=_added(_added(old.counts, outputs.tallies.get((batch.topic, name), {})), part.counts),
                     at_ms=now_ms,
                 )
         said = account("")
@@ -245,7 +253,7 @@ class Accountant:
         rows = [accounts[key] for key in sorted(changed)]
         values = encode(pa.RecordBatch.from_pylist([a.row for a in rows], schema=arrow_schema(_CONTRACT)), _CONTRACT)
         framed = wire.frame(self._ids.schema_id(TOPIC), values)
-        return Booked(Emit(TOPIC, self._partition, [a.key for a in rows], framed), accounts)
+        return Booked(Emit(TOPIC, self._home, [a.key for a in rows], framed), accounts)
 
     def commit(self, booked: Booked) -> list[Imbalance]:
         """The transaction is committed. Returns the imbalances that it has brought."""
@@ -285,6 +293,7 @@ class _Part:
     records: int
     coalesced: int
     digest: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
@@ -293,7 +302,8 @@ def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
     if not any(names):
         return {}
     hashes = record_hashes(batch.keys, batch.values)
-    if is_one(names):
+    back = _requeued(batch)
+    if is_one(names) and not back:
         return {names[0]: _Part(batch.offsets[0], batch.offsets[-1], len(names), again, int(hashes.sum()))}
     last = {key: row for row, key in enumerate(batch.keys)}
     out: dict[str, _Part] = {}
@@ -301,8 +311,24 @@ def _by_batch(batch: Inputs, again: int) -> dict[str, _Part]:
         if name:
             rows = [row for row, of in enumerate(names) if of == name]
             late = sum(last[batch.keys[row]] != row for row in rows)
-            out[name] = _Part(batch.offsets[rows[0]], batch.offsets[rows[-1]], len(rows), late, int(hashes[rows].sum()))
+            first = [row for row in rows if row not in back]
+            out[name] = _Part(
+                batch.offsets[rows[0]], batch.offsets[rows[-1]], len(first), late, int(hashes[first].sum()),
+                {REQUEUED: len(rows) - len(first)},
+            )  # fmt: skip
     return out
+
+
+def _requeued(batch: Inputs) -> set[int]:
+    """Rows that went back from quarantine. None in the usual case, in which all headers are alike."""
+    headers = batch.headers or ()
+    if not len(headers) or (headers.count(headers[0]) == len(headers) and not _went_back(headers[0])):
+        return set()
+    return {row for row, of in enumerate(headers) if _went_back(of)}
+
+
+def _went_back(headers: Sequence[tuple[str, bytes]] | None) -> bool:
+    return any(name == ATTEMPTS for name, _ in headers or ())
 
 
 def publications(batch: Inputs) -> list[str]:
@@ -312,8 +338,8 @@ def publications(batch: Inputs) -> list[str]:
         return [""] * len(batch.keys)
     first = batch.headers[0]
     if batch.headers.count(first) == len(batch.headers):
-        return [_publication(first).hex()] * len(batch.keys)
-    found = [_publication(headers) for headers in batch.headers]
+        return [publication_of(first).hex()] * len(batch.keys)
+    found = [publication_of(headers) for headers in batch.headers]
     text = {id_: id_.hex() for id_ in set(found)}
     return [text[id_] for id_ in found]
 
@@ -323,7 +349,8 @@ def is_one(names: Sequence[str]) -> bool:
     return bool(names) and names.count(names[0]) == len(names)
 
 
-def _publication(headers: Sequence[tuple[str, bytes]] | None) -> bytes:
+def publication_of(headers: Sequence[tuple[str, bytes]] | None) -> bytes:
+    """The publication that a record's headers name; empty if they name none."""
     for name, value in headers or ():
         if name == BATCH_HEADER and value is not None and len(value) == BATCH_BYTES:
             return value
@@ -345,6 +372,12 @@ def record_hashes(keys: Sequence[bytes | None], values: Sequence[bytes | None]) 
         h = (h ^ h >> _U(33)) * _U(0xFF51AFD7ED558CCD)
         h = (h ^ h >> _U(33)) * _U(0xC4CEB9FE1A85EC53)
         return np.asarray(h ^ h >> _U(33), np.uint64)
+
+
+def home_of(processor: str, partitions: int) -> int:
+    """The one partition in which all accounts of a processor lie. Each partition that a transaction writes to costs the
+    broker an entry of its coordinator and a marker, and a transaction takes in all input partitions of a worker."""
+    return zlib.crc32(processor.encode()) % partitions
 
 
 def account_key(processor: str, topic: str, partition: int, batch: str = "") -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
-from stream_processors.runtime.account import Accountant
+from stream_processors.runtime.account import Accountant, home_of
 from stream_processors.runtime.processor import Declaration, Processor
 from stream_processors.runtime.records import Inputs, Outputs
 from stream_processors.runtime.state import History, MemoryStore, Position, Store
@@ -89,7 +89,9 @@ class Driver:
         self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
         self._superseded: dict[tuple[tuple[str, int], str], frozenset[int]] = {}
         self.accountants = {
-            (name, n): Accountant(name, n, accounts, BALANCES.get(name)) for name, n in self._state if accounts
+            (name, n): Accountant(name, n, accounts, BALANCES.get(name), home=home_of(name, partitions))
+            for name, n in self._state
+            if accounts
         }
 
     def log(self, topic: str, partition: int) -> Log:

@@ -31,7 +31,7 @@ from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.observer import Observer, Unobserved
 from stream_processors.runtime.processor import Processor
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs
-from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Writes, discard
+from stream_processors.runtime.state import MemoryStore, Position, RocksStore, Store, Writes, discard, is_damaged
 from stream_processors.runtime.task import Task
 
 _log = structlog.get_logger()
@@ -161,13 +161,14 @@ class Restorer:
         everything = bool(anew) and not any(anew.get(topic, 1) for topic, end in target.items() if end)
         return Restored(task, changelog_end, lagged, replayed, anew, None if everything else frozenset(touched))
 
-    def accounts(self, number: int, ids: SchemaIds) -> list[Account]:
-        """What this processor has counted of a partition, as committed."""
+    def accounts(self, number: int, home: int, ids: SchemaIds) -> list[Account]:
+        """What this processor has counted of a partition, as committed. `home`: where its accounts lie."""
         mine = f"{self._processor.declaration.name}|".encode()
         rows: dict[bytes, bytes] = {}
-        for batch in self._read(ACCOUNTS, number, 0, None):
+        for batch in self._read(ACCOUNTS, home, 0, None):
             rows.update({m.key(): m.value() for m in batch if m.value() is not None and m.key().startswith(mine)})
-        return [Account.of_row(from_value(ACCOUNTS, value, ids)) for value in rows.values()]
+        found = [Account.of_row(from_value(ACCOUNTS, value, ids)) for value in rows.values()]
+        return [account for account in found if account.partition == number]
 
     def live_keys(self, topic: str, number: int) -> list[bytes]:
         """Keys of a partition that have a value at the end of the log."""
@@ -239,8 +240,13 @@ class Restorer:
         return self._folder / str(number)
 
     def _open(self, number: int) -> Store:
+        if is_damaged(self._path(number)):
+            _log.warning("state_discarded", partition=number, error="damaged")
+            discard(self._path(number))
         try:
-            return RocksStore(self._path(number))
+            store = RocksStore(self._path(number))
+            store.position()
+            return store
         except Exception as e:  # rocksdict has no narrower type; a damaged cache is rebuilt, never repaired
             _log.warning("state_discarded", partition=number, error=type(e).__name__)
             discard(self._path(number))

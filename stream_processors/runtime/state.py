@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,15 @@ Writes = dict[str, dict[bytes, bytes | None]]
 """Table to key to value; None deletes."""
 
 _CACHE = Cache(32 << 20)  # shared by all partitions of a process, so that memory does not grow with them
+
+
+_DAMAGED = ".damaged"  # beside the folder that it is about: the folder itself may not be writable any more
+_DAMAGES = ("Corruption", "IO error: No such file")
+
+
+class StateFolderError(RuntimeError):
+    """A state folder cannot be read or written any more. The message names it and says what to do; RocksDB's own, which
+    may repeat a key, stays out."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +373,8 @@ class RocksStore:
         if not keys:
             return []
         prefix = table.encode() + b"\x00"
-        found: list[bytes | None] = self._db.get([prefix + k for k in keys])
+        with self._watched():
+            found: list[bytes | None] = self._db.get([prefix + k for k in keys])
         return found
 
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -381,11 +392,13 @@ class RocksStore:
         # not yet merged away, that took 24 ms a prefix of 4 rows; bounded, it takes 6 us.
         options = ReadOptions()
         options.set_iterate_upper_bound(_after(start))
-        cursor = self._db.iter(options)
-        cursor.seek(start)
-        while cursor.valid():
-            yield cursor.key()[skip:], cursor.value()
-            cursor.next()
+        with self._watched():
+            cursor = self._db.iter(options)
+            cursor.seek(start)
+            while cursor.valid():
+                yield cursor.key()[skip:], cursor.value()
+                cursor.next()
+            cursor.status()  # a cursor ends at a damaged block as it ends at the last key
 
     def apply(self, writes: Writes, position: Position) -> None:
         """See `Store`."""
@@ -398,12 +411,14 @@ class RocksStore:
                 else:
                     batch.put(prefix + key, value)
         batch.put(self._POSITION, msgpack.packb([dict(position.inputs), position.changelog, position.written_ms]))
-        self._db.write(batch)
+        with self._watched():
+            self._db.write(batch)
         self.applied = writes
 
     def position(self) -> Position:
         """See `Store`."""
-        packed = self._db.get(self._POSITION)
+        with self._watched():
+            packed = self._db.get(self._POSITION)
         if packed is None:
             return Position({})
         inputs, changelog, written_ms = msgpack.unpackb(packed)
@@ -414,15 +429,48 @@ class RocksStore:
         anew twice, since each still lists the files before its own first change. Costs a copy of what lives."""
         merge = CompactOptions()
         merge.set_bottommost_level_compaction(BottommostLevelCompaction.force())
-        self._db.flush(True)
-        self._db.compact_range(None, None, merge)
-        for _ in range(2):
-            self._db.put(self.SWEPT, b"%d" % now_ms)
+        with self._watched():
             self._db.flush(True)
+            self._db.compact_range(None, None, merge)
+            for _ in range(2):
+                self._db.put(self.SWEPT, b"%d" % now_ms)
+                self._db.flush(True)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What RocksDB cannot do says which folder it is about. One that is damaged is marked, and whoever opens it
+        next discards it."""
+        try:
+            yield
+        except Exception as e:  # rocksdict has no narrower type
+            if str(e).startswith(_DAMAGES):
+                _mark(self.path).touch()
+                advice = "it is damaged; start the processor again: it discards the folder and rebuilds it from Kafka"
+            else:
+                advice = f"it cannot be read or written ({type(e).__name__}); is the disk full, or gone?"
+            raise StateFolderError(f"{self.path}: {advice}") from None
 
     def close(self) -> None:
-        """See `Store`."""
-        self._db.close()
+        """See `Store`. Of a damaged folder nothing more is written."""
+        try:
+            self._db.close()
+        except Exception:
+            if not is_damaged(self.path):
+                raise
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a state folder was found damaged while it was in use."""
+    return _mark(path).exists()
+
+
+def damaged_folders(state: Path) -> list[Path]:
+    """Those below `<home>/state` that were, in order."""
+    return sorted(mark.with_suffix("") for mark in state.glob(f"*/*/*{_DAMAGED}"))
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(path.name + _DAMAGED)
 
 
 def _after(prefix: bytes) -> bytes:
@@ -434,6 +482,7 @@ def _after(prefix: bytes) -> bytes:
 def discard(path: Path) -> None:
     """Remove a state folder: it is a cache, and what it held is rebuilt from Kafka."""
     shutil.rmtree(path, ignore_errors=True)
+    _mark(path).unlink(missing_ok=True)
 
 
 class Leftovers:

@@ -27,7 +27,7 @@ from schemas.registry import SchemaIds
 from stream_processors.balance import BALANCES
 from stream_processors.edition import Edition
 from stream_processors.runtime import kafka
-from stream_processors.runtime.account import Accountant, Booked
+from stream_processors.runtime.account import Accountant, Booked, home_of
 from stream_processors.runtime.faults import Faults
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.observer import Batch, Observer, Part, Place, Unobserved
@@ -393,8 +393,9 @@ class _Session:
         if self._worker.accounts is None:
             return None
         name = self._declaration.name
-        accounts = self._restorer.accounts(number, self._worker.accounts)
-        made = Accountant(name, number, self._worker.accounts, BALANCES.get(name), accounts)
+        home = home_of(name, self._settings.partitions)
+        accounts = self._restorer.accounts(number, home, self._worker.accounts)
+        made = Accountant(name, number, self._worker.accounts, BALANCES.get(name), accounts, home)
         for gap in made.resume(positions, self._worker.now_ms()):
             self._log.error("skipped", topic=gap.ranges[0].topic, partition=number, records=gap.found - gap.expected)
         return made

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from infra.catalogue import configured_catalogue
 from infra.cli import app
 from infra.errors import EXIT_ERROR
+from infra.settings import Settings
+from stream_processors.matching.catalogue import load_catalogue
+from stream_processors.matching.near_model import load_near
 
 HEADER = "subject_id,forename,surname,date_of_birth,sex,postcode\n"
 COHORT = HEADER + (
@@ -184,6 +188,36 @@ def test_subjects_that_the_truth_leaves_out_are_said_on_stderr(evaluate: Evaluat
     result = evaluate("--json", truth=TRUTH.replace("d5,\n", "").replace("d2,\n", ""))
     assert figures(result)["unjudged"] == 2
     assert "says nothing of 2 subjects" in result.stderr
+
+
+def test_fitted_weights_are_written_as_processors_read_them_and_named_after_what_they_are(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    people = [f"p{i},Ann{i % 7},Lee{i % 11},1990-01-{i % 28 + 1:02},F,N1 {i % 9}AA\n" for i in range(300)]
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    figures(evaluate("--json", "--weights-out", str(one)))
+    figures(
+        evaluate(
+            "--json",
+            "--weights-out",
+            str(other),
+            department=DEPARTMENT + "".join(people),
+            cohort=COHORT + "".join(people),
+        )
+    )
+    versions = {load_near(path).version for path in (one, other)}
+    shipped = load_catalogue()
+    assert shipped.near is not None
+    assert len(versions - {shipped.near.version}) == 2
+    found = configured_catalogue(Settings(home=tmp_path, near_weights=one))
+    assert found.label != shipped.label, "who is linked already is linked anew"
+
+
+def test_match_keys_alone_have_no_weights_to_write(evaluate: Evaluate, tmp_path: Path) -> None:
+    result = evaluate("--near", "off", "--weights-out", str(tmp_path / "w.yaml"))
+    assert result.exit_code == EXIT_ERROR
+    assert "leave out --near off" in result.stderr
+    assert not (tmp_path / "w.yaml").exists()
 
 
 def test_a_long_cell_loses_nobody(evaluate: Evaluate) -> None:

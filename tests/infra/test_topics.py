@@ -47,6 +47,7 @@ def test_every_kind_of_topic_is_there(settings: Settings) -> None:
         "linkage.unmatched",
         "linkage.suppression",
         "research.person",
+        "research.edition",
         "governance.quarantine",
         "governance.clock",
         "governance.enquiry",

@@ -73,7 +73,7 @@ READS: dict[str, set[str]] = {
     "retention.activity": {"linkage.activity", "governance.clock", "state.retention.activity"},
     "supplier.council-northam": set(),
     "supplier.dfe": set(),
-    "enclave": {"research.person"},
+    "enclave": {"research.person", "research.edition"},
     "operator": {
         *("governance.alert", "governance.batch", "governance.reconciliation", "governance.audit"),
         *("governance.quarantine", "governance.ledger", "governance.acknowledgement", "governance.clock"),
@@ -87,6 +87,7 @@ READS: dict[str, set[str]] = {
     "control": {
         *("governance.enquiry", "governance.finding", "governance.batch", "governance.quarantine", "governance.clock"),
         *("governance.audit", "governance.answer", "governance.reconciliation", "governance.alert"),
+        "governance.account",
     },
 }
 WRITES: dict[str, set[str]] = {

@@ -249,7 +249,17 @@ def test_destroy_killed_half_way_is_finished_by_a_second_run_and_the_keys_go_las
     second = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert second.returncode == 0, second.stderr[-2000:]
     done = json.loads(journal.read_text())
-    assert list(done["done"]) == ["expire", "sources", "enclaves", "topics", "folders", "proof", "keys", "certificate"]
+    assert list(done["done"]) == [
+        "editions",
+        "expire",
+        "sources",
+        "enclaves",
+        "topics",
+        "folders",
+        "proof",
+        "keys",
+        "certificate",
+    ]
     assert {p.name for p in settings.keys.iterdir() if p.is_file()} == {"certificate.key", "certificate.pub"}
     assert not settings.state.exists()
     topics = AdminClient(client_config(settings)).list_topics(timeout=30).topics

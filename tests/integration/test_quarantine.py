@@ -27,7 +27,7 @@ from infra.quarantine.work import InterruptedWorkError, Work
 from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas.registry import Registry
-from stream_processors.pseudonymise import ATTEMPTS
+from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER
 from stream_processors.runtime.kafka import producer_config
 from tests.integration.containers import running_stack
 from tests.integration.test_crash import _empty
@@ -35,6 +35,7 @@ from tests.integration.workers import Workers
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 SUPPLIERS = ["council-northam", "dfe"]
+PUBLICATION = b"8 bytes."
 SOURCE, QUARANTINE = "identified.dfe.absence", "identified.dfe.quarantine"
 
 
@@ -81,6 +82,7 @@ class Failed:
                 "__connect.errors.offset": str(places[raw]),
                 "__connect.errors.exception.class.name": self.errors[raw],
                 "lethe.errors.field": "",
+                BATCH_HEADER: PUBLICATION,
             }
             self.producer.produce(
                 QUARANTINE, value, b"absence|" + raw, self.partitions[raw], headers=list(said.items())
@@ -142,7 +144,7 @@ def test_what_is_meant_goes_back_once_though_it_is_killed_at_every_step(settings
     assert back == dict.fromkeys(wanted, 1), "each once: none lost, none doubled"
     for m in requeued(settings):
         assert (m.value(), m.partition()) == (failed.values[m.key()], failed.partitions[m.key()])
-        assert m.headers() == [(ATTEMPTS, b"1")], "what was said of the error is gone"
+        assert m.headers() == [(ATTEMPTS, b"1"), (BATCH_HEADER, PUBLICATION)], "what was said of the error is gone"
     left = {k.removeprefix(b"absence|") for k in table(settings, QUARANTINE)}
     assert left == set(failed.values) - wanted, "what was not meant, or must not go back, is still there"
     now = table(settings, SOURCE)

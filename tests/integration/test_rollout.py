@@ -4,6 +4,11 @@ their tables say, the enclave goes over, and the old edition is removed."""
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +21,7 @@ from typer.testing import CliRunner
 from infra.catalogue import configured_catalogue
 from infra.cli import app
 from infra.demo import live_records
+from infra.keys import export_enquiry_key
 from infra.operation import OperationLog
 from infra.provision import provision
 from infra.settings import Settings
@@ -25,7 +31,6 @@ from schemas.codec import decode
 from schemas.registry import Registry
 from stream_processors import oracle
 from stream_processors.areas import load_areas
-from stream_processors.enclave.sync import Options, Round, sync
 from stream_processors.link import last_claims
 from stream_processors.topology import NAMES
 from tests.integration.containers import running_stack
@@ -33,6 +38,7 @@ from tests.integration.test_crash import SUPPLIERS, Population, _decoded
 from tests.integration.workers import Workers
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
 OLD: dict[str, Any] = {}
 NEW: dict[str, Any] = {"edition": "v2", "near_matches": False, "match_keys_off": "k01,k02,k03"}
 
@@ -50,9 +56,9 @@ def lethe(*arguments: str, code: int = 0) -> Any:
     return json.loads(said.stdout) if said.stdout else said.stderr
 
 
-def ended(settings: Settings, logs: Path) -> Workers:
+def ended(settings: Settings, logs: Path, code: Path | None = None) -> Workers:
     """Run an edition until it is at rest, and end its workers."""
-    with Workers(settings, logs) as workers:
+    with Workers(settings, logs, code) as workers:
         workers.start_all()
         workers.at_rest(600)
         for name in NAMES:
@@ -115,18 +121,17 @@ def test_another_catalogue_is_worked_out_compared_switched_to_and_the_old_one_re
     assert not any(key.decode() in json.dumps(found) for key in before), "no id is told"
     assert lethe("compare", "plain", "plain")["alike"]
 
+    enclave = str(tmp_path.parent / "enclave")
+    first = lethe("enclave", "sync", "--to", enclave)
     refused = lethe("rollout", "retire", "plain", "--reason", "a test", "--execute", code=1)
     assert "is in use" in refused
     assert lethe("rollout", "switch", "v2")["executed"] is False
     assert lethe("rollout", "switch", "v2", "--reason", "a test", "--execute")["was"] == "plain"
     assert [(r["edition"], r["in_use"]) for r in lethe("rollout", "ls")] == [("plain", False), ("v2", True)]
 
-    rounds: list[Round] = []
-    registry = Registry(plain.registry)
-    for settings in (plain, new):
-        sync(settings, tmp_path / "enclave", registry, Options(), rounds.append)
-    assert [r.rows["persons"] for r in rounds] == [len(before), len(after)]
-    assert rounds[1].rebuilt == "the topic was made anew"
+    second = lethe("enclave", "sync", "--to", enclave)
+    assert [r["rows"]["persons"] for r in (first, second)] == [len(before), len(after)], "it follows the switch"
+    assert second["rebuilt"] == "the topic was made anew"
 
     while "stop first" in (said := CliRunner().invoke(app, ["rollout", "retire", "plain"])).stderr:
         pass  # members count until their session times out
@@ -139,8 +144,78 @@ def test_another_catalogue_is_worked_out_compared_switched_to_and_the_old_one_re
     assert {"identified.dfe.person", "governance.clock", "governance.ledger", "research.person.v2"} <= topics
     assert not [n for n in NAMES if (plain.state / n).exists()]
     assert table(new, "research.person") == after
-    kinds = [(o.kind, o.state) for o in OperationLog(plain, registry).all()]
+    kinds = [(o.kind, o.state) for o in OperationLog(plain, Registry(plain.registry)).all()]
     assert kinds == [("rollout_switch", "done"), ("rollout_retire", "done")]
+
+
+def in_checkout(code: Path, settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of another version."""
+    env = {**os.environ, **settings.environment(), "PYTHONPATH": str(code)}
+    command = [sys.executable, "-m", "infra.cli", *arguments]
+    return subprocess.run(command, cwd=code, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_contract_that_does_not_fit_the_versions_before_it_is_rolled_out_beside_them(
+    plain: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout whose `linkage.link` is another record to Avro: no reader of the old can read it."""
+    old = plain.model_copy(update=NEW)
+    code, new = tmp_path / "code", old.model_copy(update={"edition": "v3"})
+    for package in ("infra", "producers", "schemas", "stream_processors"):
+        shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    contract = code / "schemas" / "linkage" / "link.avsc"
+    contract.write_text(contract.read_text().replace('"name": "Link"', '"name": "Tie"', 1))
+    assert '"Tie"' in contract.read_text()
+    refused = in_checkout(code, old, "provision")
+    assert refused.returncode == 1
+    assert "linkage.link" in refused.stderr
+
+    assert in_checkout(code, new, "provision").returncode == 0
+    worker = Workers(old, tmp_path / "wrong", code)
+    with worker:
+        worker.start("link")
+        assert worker.wait_exit("link", 60) == 1
+    assert "linkage.link" in worker.log("link"), "the new code does not work on the old edition"
+    ended(new, tmp_path / "new", code)
+    for name, value in new.environment().items():
+        monkeypatch.setenv(name, value)
+    found = json.loads(in_checkout(code, new, "compare", "v2", "v3", "--json").stdout)
+    assert found["alike"], "another contract, and the same people"
+    assert found["persons"]["alike"] == len(table(old, "research.person")) > 0
+    done = in_checkout(code, new, "rollout", "switch", "v3", "--reason", "a contract", "--execute")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("LETHE_EDITION", "")
+    synced = lethe("enclave", "sync", "--to", str(tmp_path.parent / "enclave"))
+    assert synced["rebuilt"] == "the topic was made anew"
+    assert synced["rows"]["persons"] == len(table(new, "research.person"))
+    back = in_checkout(code, old, "rollout", "switch", "v2", "--reason", "back to it", "--execute")
+    assert back.returncode == 0, back.stderr
+
+
+def test_destroy_leaves_nothing_of_any_edition(
+    plain: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """v2 is in use, v3 beside it."""
+    settings = plain.model_copy(update=NEW)
+    for name, value in {**settings.environment(), "LETHE_EDITION": ""}.items():
+        monkeypatch.setenv(name, value)
+    assert {"research.person.v2", "research.person.v3"} <= _topics(plain)
+    export_enquiry_key(settings)
+    assert lethe("destroy")["editions"] == ["v3"]
+    enclave = str(tmp_path.parent / "enclave")
+    lethe("enclave", "sync", "--to", enclave)
+    arguments = ["destroy", "--execute", "--before-hard-stop", "--reason", "a test", "--enclave", enclave]
+    deadline = time.monotonic() + 120
+    while (said := CliRunner().invoke(app, [*arguments, "--json"])).exit_code:
+        assert "these run" in said.stderr, (said.output, said.exception)  # members count until their session times out
+        assert time.monotonic() < deadline
+    zones = ("identified", "linkage", "research", "state", "governance")
+    left = {t for t in _topics(plain) if t.partition(".")[0] in zones}
+    assert left == {"governance.acknowledgement", *(f"governance.ledger{e}" for e in ("", ".v2", ".v3"))}
+    assert not plain.state.exists()
+    assert {p.name for p in plain.keys.iterdir() if p.is_file()} == {"certificate.key", "certificate.pub"}
+    journal = json.loads((plain.base / "destruction" / "journal.json").read_text())
+    assert "v3" in journal["done"]["editions"]
 
 
 def _topics(settings: Settings) -> set[str]:

@@ -21,8 +21,9 @@ from stream_processors.topology import NAMES
 class Workers:
     """Processes by name; `join` and `join#2` are two instances of one processor."""
 
-    def __init__(self, settings: Settings, logs: Path) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, logs: Path, code: Path | None = None) -> None:
+        """`code`: a checkout of another version to run; by default this one."""
+        self.settings, self._code = settings, code or Path(__file__).parents[2]
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.starts = 0
@@ -41,11 +42,15 @@ class Workers:
             **self.settings.environment(),
             "POLARS_MAX_THREADS": "1",
             "LETHE_KILL_AT": kill_at,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(self._code),
         }
         with (self._logs / f"{name}.log").open("ab") as out:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "infra.worker", name.partition("#")[0]], env=env, stdout=out, stderr=out
+                [sys.executable, "-m", "infra.worker", name.partition("#")[0]],
+                env=env,
+                stdout=out,
+                stderr=out,
+                cwd=self._code,
             )
         self.starts += 1
 

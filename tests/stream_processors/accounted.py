@@ -146,7 +146,7 @@ def report_of(driver: Driver, now_ms: int = 0) -> Report:
             committed[processor, topic, partition] = at
             if at < end:
                 behind.append(Behind(processor, topic, partition, at, end))
-    return reconcile(source(driver), REGISTRY, behind=behind, committed=committed, now_ms=now_ms)
+    return reconcile(source(driver), REGISTRY, PARTITIONS, behind=behind, committed=committed, now_ms=now_ms)
 
 
 def flow(seed: int = 3) -> Driver:

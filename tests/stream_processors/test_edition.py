@@ -12,6 +12,7 @@ from stream_processors.edition import Edition, editions_of
 
 V2 = Edition("v2")
 SHARED = [
+    "research.edition",
     "identified.dfe.person",
     "identified.council-northam.enquiry",
     "governance.clock",

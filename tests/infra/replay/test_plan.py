@@ -21,7 +21,7 @@ TOPICS = [
 @pytest.mark.parametrize(
     ("target", "found"),
     [
-        ("pseudonymise", {"pseudonymise": ["identified.dfe.person"]}),
+        ("pseudonymise", {"pseudonymise": ["governance.clock", "identified.dfe.person"]}),
         ("join", {"join": ["linkage.activity", "linkage.link", "linkage.sought"]}),
         ("linkage.link", {"route": ["linkage.link"], "join": ["linkage.link"]}),
         (

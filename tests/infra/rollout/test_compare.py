@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from infra.operation import Operation
 from infra.rollout.compare import DATASETS, Count, compare
-from infra.rollout.retire import in_use
-from stream_processors.edition import Edition
 
 
 def persons(*rows: tuple[int, int, str, int]) -> pl.DataFrame:
@@ -63,12 +60,3 @@ def test_an_edition_is_like_itself() -> None:
     found = compare(OLD, OLD, OLD_LINKS, OLD_LINKS)
     assert found.alike
     assert found.persons == {"alike": 3, "changed": 0, "added": 0, "removed": 0}
-
-
-def test_what_was_switched_to_last_is_in_use() -> None:
-    def switched(name: str) -> Operation:
-        return Operation("rollout_switch", "tester", "a test", {"edition": name}, 1, state="done")
-
-    assert in_use([]) == Edition()
-    assert in_use([switched("v2"), switched("v3")]) == Edition("v3")
-    assert in_use([switched("v2"), switched("")]) == Edition()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
+from infra.bench import load
 from producers.rejected import Rejected
 from stream_processors.accounting.page import page
-from stream_processors.runtime.account import BATCH_HEADER
-from tests.stream_processors.accounted import flow, published, report_of
+from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER
+from stream_processors.runtime.partition import partition_of
+from tests.stream_processors.accounted import flow, publish, published, records, report_of
+from tests.stream_processors.tables import PARTITIONS
 
 
 def test_a_flow_at_rest_balances_batch_by_batch() -> None:
@@ -72,3 +77,32 @@ def test_a_supplier_sees_its_own_batches_and_nothing_of_the_flow() -> None:
     (one,) = whole.of(None, ids["absences"][:8]).batches
     assert one.batch_id == ids["absences"]
     assert whole.of(None, "zz").batches == []
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good now", "fails again"])
+def test_a_record_that_goes_back_from_quarantine_is_counted_in_its_batch_where_it_ends(good: bool) -> None:
+    driver = flow()
+    published(driver)
+    *sound, (subject, key, value) = records("dfe", "absence", load.absences(30, 20, seed=8))
+    id_ = publish(driver, "dfe", "absence", [*sound, (subject, key, b"nonsense")], name="failing")
+    driver.run(100)
+
+    def batch() -> tuple[str, int, int, int]:
+        (found,) = [b for b in report_of(driver).batches if b.batch_id == id_]
+        assert found.accepted == found.replaced_at_once + sum(found.outcomes.values()) + found.no_longer_held
+        return found.state, found.published, found.accepted, found.quarantined
+
+    assert batch() == ("balanced", 30, 29, 1)
+    partition = partition_of(subject, PARTITIONS)
+    log = driver.log("identified.dfe.absence", partition)
+    failed = next(r for r in log.records if r.key == key and r.value == b"nonsense")
+    (kept,) = [
+        r for r in driver.log("identified.dfe.quarantine", partition).records if r.key == b"absence|" + key and r.value
+    ]
+    (belonging,) = [h for h in kept.headers if h[0] == BATCH_HEADER]
+    assert belonging in failed.headers
+    headers = [(ATTEMPTS, b"1"), belonging]
+    driver.append("identified.dfe.absence", partition, key, value if good else b"still nonsense", 0, headers)
+    driver.run(100)
+    assert batch() == (("balanced", 30, 30, 0) if good else ("balanced", 30, 29, 1))
+    assert report_of(driver).state == "balanced"

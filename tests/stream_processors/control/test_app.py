@@ -28,8 +28,8 @@ from tests.stream_processors.tables import REGISTRY
 class Nothing:
     """Looks at no cluster."""
 
-    def committed(self) -> dict[str, dict[int, int]]:
-        return {}
+    def accounts(self) -> list[bytes]:
+        return []
 
     def observe(self, now_ms: int) -> list[Observed]:  # noqa: ARG002
         return []

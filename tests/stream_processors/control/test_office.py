@@ -30,6 +30,8 @@ from stream_processors.control.office import (
     Said,
 )
 from stream_processors.control.signing import Request, signed
+from stream_processors.runtime.account import TOPIC as ACCOUNTS
+from stream_processors.runtime.account import Account
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from tests.stream_processors.tables import REGISTRY
 
@@ -197,23 +199,34 @@ def batch(starts: list[int], ends: list[int], published: int) -> Came:
         "starts": starts,
         "ends": ends,
         "published_ms": NOW,
-        "publication": "0" * 16,
+        "publication": "0" * 15 + "1",
         "open": False,
-        "counts": [],
-        "digests": [],
+        "counts": [end - start for start, end in zip(starts, ends, strict=True)],
+        "digests": ["0" * 16] * len(ends),
         "duplicates": 0,
     }
     return Came(BATCH, Place(0, 0), b"dfe|absence|" + b"b" * 32, to_value(BATCH, row, REGISTRY), NOW)
 
 
+def counted(partition: int, read: int, quarantined: int = 0) -> list[bytes]:
+    """Accounts of pseudonymise: of all that it has read of a partition, and of the batch."""
+    counts = {"accepted": read - quarantined, "quarantined": quarantined}
+    return [
+        to_value(
+            ACCOUNTS,
+            Account("pseudonymise", "identified.dfe.absence", partition, name, next=read, read=read, counts=counts).row,
+            REGISTRY,
+        )
+        for name in ("", "0" * 15 + "1")
+    ]
+
+
 def test_a_batch_is_reconciled_as_pseudonymise_goes_on_and_said_once() -> None:
     it = office()
     it.take(batch([0, 0], [10, 10], 20), NOW)
-    topic = "identified.dfe.absence"
-    assert [row_of(s)["state"] for s in it.reconcile({topic: {0: 10, 1: 4}})] == ["pending"]
-    assert it.reconcile({topic: {0: 10, 1: 5}}) == [], "nothing new for the supplier"
-    it.take(Came(QUARANTINE, Place(0, 0), b"identified.dfe.absence|1|9", b"x", NOW), NOW)
-    (said,) = it.reconcile({topic: {0: 10, 1: 10}})
+    assert [row_of(s)["state"] for s in it.reconcile([*counted(0, 10), *counted(1, 4)], NOW)] == ["pending"]
+    assert it.reconcile(counted(1, 5), NOW) == [], "nothing new for the supplier"
+    (said,) = it.reconcile(counted(1, 10, quarantined=1), NOW)
     assert (row_of(said)["state"], row_of(said)["accepted"], row_of(said)["quarantined"]) == ("agreed", 19, 1)
     assert said.topic == RECONCILIATION
 

@@ -85,8 +85,9 @@ def test_pairs_among_are_of_one_council_and_each_is_there_once() -> None:
         [ANN, ANN, ANN | {"date_of_birth": date(2002, 1, 1)}, ANN, ANN | {"date_of_birth": None}], [ANN, ANN]
     )
     elsewhere = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("council-b")).otherwise("supplier")
-    one, other = pairs_among(rows.with_columns(supplier=elsewhere), BY_DOB.passes[0])
+    one, other, subjects = pairs_among(rows.with_columns(supplier=elsewhere), BY_DOB.passes[0])
     assert list(zip(one.tolist(), other.tolist(), strict=True)) == [(0, 1)]
+    assert subjects == 4
 
 
 def test_whom_match_keys_find_is_whoever_shares_a_token_with_the_cohort() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,11 +19,13 @@ from stream_processors.runtime.state import (
     MemoryStore,
     Position,
     RocksStore,
+    StateFolderError,
     Store,
     Table,
     View,
     Writes,
     discard,
+    is_damaged,
 )
 
 QUICK = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
@@ -177,6 +180,45 @@ def test_a_folder_has_one_owner_and_can_be_discarded(tmp_path: Path) -> None:
     store.close()
     discard(tmp_path / "state")
     assert RocksStore(tmp_path / "state").position() == Position({})
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> RocksStore:
+    """A store that was whole when it was opened, and whose files have changed since."""
+    folder = tmp_path / "7"
+    store = RocksStore(folder)
+    store.apply({"a": {b"secret-%d" % i: b"v" * 50 for i in range(2_000)}}, Position({"t": 1}))
+    store.sweep(1)
+    store.close()
+    store = RocksStore(folder)
+    for file in folder.glob("*.sst"):
+        with file.open("r+b") as f:
+            f.write(b"\x00" * (file.stat().st_size // 2))
+    return store
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda s: s.get_many("a", [b"secret-1"]),
+        lambda s: list(s.scan("a", b"secret-1")),
+        lambda s: s.scan_many("a", [b"secret-1"]),
+        lambda s: s.sweep(2),
+    ],
+    ids=["get_many", "scan", "scan_many", "sweep"],
+)
+def test_a_folder_that_is_damaged_in_use_is_named_and_discarded_by_whoever_opens_it_next(
+    damaged: RocksStore, read: Callable[[RocksStore], object]
+) -> None:
+    with pytest.raises(StateFolderError) as found:
+        read(damaged)
+    assert str(damaged.path) in str(found.value)
+    assert "secret" not in str(found.value)
+    assert is_damaged(damaged.path)
+    damaged.close()
+    discard(damaged.path)
+    assert not is_damaged(damaged.path)
+    assert not damaged.path.exists()
 
 
 def test_after_a_sweep_no_file_holds_a_byte_of_what_was_deleted_or_replaced(tmp_path: Path) -> None:
