@@ -4,19 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench images requirements clean
+.PHONY: help setup demo test test-all check bench images requirements clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed .lethe/dist/fetched ## environment, Kafka and registry; takes no time when they are there
 
 demo: setup ## the main job, from supplier files to the researchers' report, compared with the oracle
 	$(BIN)/lethe demo
 
-test: setup ## all tests; in containers where a Docker engine runs, else in local processes
+test: setup ## the tests; in containers where a Docker engine runs, else in local processes
 	@$(BIN)/python -m infra.images.build --if-engine
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations 15 --durations-min 20
+
+test-all: setup ## those that take minutes, too: every fault, every processor's replay, the bench
+	@$(BIN)/python -m infra.images.build --if-engine
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m ''
 
 check: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

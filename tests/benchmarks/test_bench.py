@@ -9,6 +9,7 @@ from infra.settings import Settings
 from stream_processors.topology import NAMES
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "TRICKLE_S", 2)

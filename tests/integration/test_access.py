@@ -265,7 +265,7 @@ def test_nobody_but_admin_makes_topics_or_grants(settings: Settings) -> None:
 
 def test_who_may_not_know_of_a_topic_is_not_told_that_it_exists(settings: Settings) -> None:
     seen = AdminClient(client_config(settings.acting_as(ENCLAVE))).list_topics(timeout=30).topics
-    assert set(seen) == {"research.person", "governance.acknowledgement"}
+    assert set(seen) == {"research.person", "research.edition", "governance.acknowledgement"}
 
 
 def test_the_enclave_syncs_with_the_researchers_credential_alone(settings: Settings, tmp_path: Path) -> None:

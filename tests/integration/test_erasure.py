@@ -152,7 +152,7 @@ def test_a_subject_leaves_and_stays_out(workers: Workers, monkeypatch: pytest.Mo
     assert not [k for k in table(settings, "governance.erasure") if not k.startswith(b"__")], "the order is deleted"
 
 
-@pytest.mark.parametrize("kill_at", ["produced", "committed"])
+@pytest.mark.parametrize("kill_at", ["produced", pytest.param("committed", marks=pytest.mark.long)])
 def test_killed_in_the_midst_of_a_replay_nobody_comes_back(workers: Workers, kill_at: str) -> None:
     settings = workers.settings
     after = live(settings, *LINKAGE, *SOURCES, "research.person")

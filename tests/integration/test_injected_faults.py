@@ -78,7 +78,7 @@ from tests.integration.containers import running_stack
 from tests.integration.workers import Workers
 from tests.stream_processors.faulty import OUTPUTS, Spoil, altered, doubled, dropped, misplaced, of_another
 
-pytestmark = [pytest.mark.containers, pytest.mark.crash, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.containers, pytest.mark.crash, pytest.mark.long, pytest.mark.timeout(900)]
 SUPPLIERS = ["council-northam", "dfe"]
 ABSENCE = "identified.dfe.absence"
 PEOPLE, KNOWN = 160, 40
