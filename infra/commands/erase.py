@@ -78,7 +78,7 @@ def erase(
     name = by or whoever()
     if len(name) > _LONGEST_NAME:
         fail(f"--by is longer than {_LONGEST_NAME} characters", EXIT_USAGE)
-    followed = _follow(up(settings).acting_as(ERASURE), target, why, name, execute=execute, lift=lift)
+    followed = _follow(settings.acting_as(ERASURE), target, why, name, execute=execute, lift=lift)
     if followed.outcome in _WHY_NOT:
         if as_json:
             typer.echo(json.dumps(_document(followed, why, name, executed=False), indent=1))
@@ -92,8 +92,9 @@ def _follow(settings: Settings, target: Target, reason: Reason, by: str, *, exec
     from schemas.registry import Registry, RegistryDownError, SchemaNotRegisteredError
 
     try:
-        registry = Registry(settings.registry, deadline_seconds=10)
-        with Orders(settings, registry, read_enquiry_key(settings)) as orders:
+        public = read_enquiry_key(settings)  # what is missing here is said before anybody is waited for
+        registry = Registry(up(settings).registry, deadline_seconds=10)
+        with Orders(settings, registry, public) as orders:
             if lift and execute:
                 with _noted(settings, registry, "erasure_lift", target, reason, by) as note:
                     followed = orders.give("lift", target, reason, by)

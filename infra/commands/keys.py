@@ -106,8 +106,8 @@ def rotate(
             def show(p: Progress) -> None:
                 status.update(f"{p.stage}: {p.behind} is behind on {p.partitions:,} partitions")
 
-            began = load(up(settings))
-            done = go(settings, wait_s, show)
+            began = load(settings)
+            done = go(up(settings), wait_s, show)
     except (KeyFileError, RotationError) as e:
         fail(str(e))
     except KafkaException as e:

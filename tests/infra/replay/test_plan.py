@@ -22,7 +22,7 @@ TOPICS = [
     ("target", "found"),
     [
         ("pseudonymise", {"pseudonymise": ["governance.clock", "identified.dfe.person"]}),
-        ("join", {"join": ["linkage.activity", "linkage.link", "linkage.sought"]}),
+        ("join", {"join": ["governance.clock", "linkage.activity", "linkage.link", "linkage.sought"]}),
         ("linkage.link", {"route": ["linkage.link"], "join": ["linkage.link"]}),
         (
             "retention",
