@@ -6,10 +6,8 @@ Everything lies below `<home>/demo` and is synthetic or public; it is removed at
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +26,7 @@ from infra.broker.cluster import Stack, isolated
 from infra.catalogue import configured_catalogue
 from infra.enclave_report import Written, show, write_report
 from infra.keys import init_keys, read_key, research_key, token_key
+from infra.processes import processors
 from infra.provision import provision, suppliers_of
 from infra.rest import Flow
 from infra.settings import Settings
@@ -96,8 +95,7 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
         )
         init_keys(settings)
         settings = settings.acting_as(ADMIN)  # it looks at every topic in the end; what runs acts for itself
-        workers = _start_workers(settings, home)
-        try:
+        with processors(settings, NAMES, home / "run" / "workers.log") as workers:
             files = home / "files"
             simulate_to(files, families, seed)
             _febrl_files(home / "febrl")
@@ -114,8 +112,6 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
             seconds["febrl4"] = time.monotonic() - t1
             published = sum(t.published for t in totals)
             report = _report(settings, home, files, totals, seconds, published, t0)
-        finally:
-            _stop(workers)
     written = _answer(home, seconds, console)
     if written is not None:
         report = replace(report, answer=written.as_json())
@@ -126,23 +122,6 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
     if report.differences:
         raise DemoFailedError("research.person is not what the oracle says: " + "; ".join(report.differences[:5]))
     return report
-
-
-def _start_workers(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
-    env = {**os.environ, **settings.environment(), "POLARS_MAX_THREADS": "1"}
-    log = (home / "run").joinpath("workers.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        return subprocess.Popen([sys.executable, "-m", "infra.worker", *NAMES], env=env, stdout=out, stderr=out)
-
-
-def _stop(workers: subprocess.Popen[bytes]) -> None:
-    workers.terminate()
-    try:
-        workers.wait(60)
-    except subprocess.TimeoutExpired:
-        workers.kill()
-        workers.wait()
 
 
 def publish_folder(settings: Settings, folder: Path) -> list[Totals]:

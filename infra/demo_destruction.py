@@ -6,10 +6,7 @@ Topics are set so that what takes hours takes seconds; the clock is the demo's o
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +39,7 @@ from infra.keys import (
     read_enquiry_key,
     read_key,
 )
+from infra.processes import processors
 from infra.provision import provision
 from infra.rest import Flow
 from infra.settings import Settings
@@ -148,20 +146,8 @@ class _Demo:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        env = {**os.environ, **self._settings.environment(), "POLARS_MAX_THREADS": "1"}
-        log = self._settings.run / "workers.log"
-        with log.open("ab") as out:
-            command = [sys.executable, "-m", "infra.worker", *NAMES, "control"]
-            self._workers = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-        try:
+        with processors(self._settings, [*NAMES, "control"], self._settings.run / "workers.log") as self._workers:
             yield
-        finally:
-            self._workers.terminate()
-            try:
-                self._workers.wait(60)
-            except subprocess.TimeoutExpired:
-                self._workers.kill()
-                self._workers.wait()
 
     def _rest(self) -> None:
         def alive(_: set[str]) -> None:

@@ -18,8 +18,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +42,7 @@ from infra.editions import in_use, within
 from infra.held import due, ledger_heads, ledger_lines
 from infra.keys import CERTIFICATE_KEY, CERTIFICATE_PUBLIC_KEY, init_certificate_key, read_key
 from infra.policy import configured_policy
+from infra.processes import processors
 from infra.rest import Flow, NotAtRestError
 from infra.rollout.retire import Retirement
 from infra.settings import Settings
@@ -230,23 +229,13 @@ class _Destruction:
 
     @contextmanager
     def _workers(self) -> Iterator[None]:
-        env = {**os.environ, **self._settings.environment(), "POLARS_MAX_THREADS": "1"}
-        log = self._settings.run / "destroy.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            workers = subprocess.Popen([sys.executable, "-m", "infra.worker", *NAMES], env=env, stdout=out, stderr=out)
-        self._journal.workers = [workers.pid]
-        self._journal.keep()
-        self._alive = workers
         try:
-            yield
+            with processors(self._settings, NAMES, self._settings.run / "destroy.log", 120) as workers:
+                self._journal.workers = [workers.pid]
+                self._journal.keep()
+                self._alive = workers
+                yield
         finally:
-            workers.terminate()
-            try:
-                workers.wait(120)
-            except subprocess.TimeoutExpired:
-                workers.kill()
-                workers.wait()
             self._journal.workers = []
             self._journal.keep()
 
