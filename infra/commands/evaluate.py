@@ -6,7 +6,6 @@ What is printed are counts and ratios, never a value of a record.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Annotated
 
 import polars as pl
 import typer
-import yaml
 
 from infra.commands.evaluate_tables import show_run
 from infra.commands.options import bar
@@ -32,7 +30,7 @@ from infra.evaluation.people import (
     simulated_people,
     typed,
 )
-from stream_processors.matching.near_model import NearModel
+from stream_processors.matching.near_model import NearModel, as_yaml
 
 evaluate_app = typer.Typer(
     help="How well linking works: precision and recall against a known truth. Needs no broker.",
@@ -184,8 +182,8 @@ def weights(
     written = [
         "Written by",
         f"  lethe evaluate weights --families {families} --seed {seed}",
-        "by expectation maximisation without the truth. A link needs a posterior of",
-        f"{_listed(POSTERIOR.values())} in passes {_listed(POSTERIOR)}: chosen on simulated families of other seeds.",
+        f"by expectation maximisation without the truth. A link needs a posterior of {_listed(POSTERIOR.values())}",
+        f"in passes {_listed(POSTERIOR)}: chosen on simulated families of other seeds.",
     ]
     _write(model, out, written)
     typer.echo(f"wrote {out}")
@@ -197,8 +195,6 @@ def _listed(numbers: Iterable[object]) -> str:
 
 def _write(model: NearModel, out: Path, made: Iterable[str]) -> None:
     """Weights as `load_near` reads them, with a comment that says how they were made."""
-    head = "".join(f"# {line}\n" for line in ["Near matches: evidence of each level of agreement, in bits.", *made])
-    rows = yaml.safe_dump(
-        json.loads(model.model_dump_json(by_alias=True)), sort_keys=False, default_flow_style=None, width=120
-    )
-    out.write_text(head + rows, encoding="utf-8")
+    head = "\n# ".join(made)
+    text = f"# Near matches: evidence of each level of agreement, in bits. {head}\n{as_yaml(model)}"
+    out.write_text(text, encoding="utf-8")

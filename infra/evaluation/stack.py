@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-import yaml
 from confluent_kafka import Producer
 
 from infra.broker.cluster import Stack, isolated
 from infra.broker.fetch import StackError
 from infra.keys import init_keys, read_key, token_key
+from infra.processes import processors
 from infra.provision import provision
 from infra.rest import Flow, NotAtRestError
 from infra.settings import Settings
@@ -27,6 +23,7 @@ from schemas.contracts import identified_topic
 from schemas.registry import Registry, SchemaIds
 from stream_processors.access import ADMIN
 from stream_processors.matching.catalogue import Catalogue
+from stream_processors.matching.near_model import as_yaml
 from stream_processors.refs import Refs
 from stream_processors.runtime.kafka import producer_config
 from stream_processors.runtime.partition import partitions_of
@@ -91,7 +88,7 @@ def _settings(home: Path, catalogue: Catalogue) -> Settings:
     weights = None
     if catalogue.near is not None:
         weights = home / "near.yaml"
-        weights.write_text(yaml.safe_dump(json.loads(catalogue.near.model_dump_json(by_alias=True))))
+        weights.write_text(as_yaml(catalogue.near), encoding="utf-8")
     return isolated(home, Settings()).model_copy(
         update={
             "near_weights": weights,
@@ -105,24 +102,14 @@ def _settings(home: Path, catalogue: Catalogue) -> Settings:
 def _running(settings: Settings, home: Path, names: Sequence[str]) -> Iterator[Callable[[], None]]:
     """Workers; what is yielded raises once they have ended."""
     log = home / "workers.log"
-    env = {**os.environ, **settings.environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
-    with log.open("ab") as out:
-        workers = subprocess.Popen([sys.executable, "-m", "infra.worker", *names], env=env, stdout=out, stderr=out)
+    with processors(settings, names, log) as workers:
 
-    def alive() -> None:
-        if workers.poll() is not None:
-            said = log.read_text(errors="replace").strip().splitlines()
-            raise EvaluationFailedError(f"the processors ended with exit code {workers.returncode}: {said[-1:]}")
+        def alive() -> None:
+            if workers.poll() is not None:
+                said = log.read_text(errors="replace").strip().splitlines()
+                raise EvaluationFailedError(f"the processors ended with exit code {workers.returncode}: {said[-1:]}")
 
-    try:
         yield alive
-    finally:
-        workers.terminate()
-        try:
-            workers.wait(60)
-        except subprocess.TimeoutExpired:
-            workers.kill()
-            workers.wait()
 
 
 def _publish(settings: Settings, registry: Registry, bodies: Bodies) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -128,6 +129,12 @@ class NearModel(BaseModel):
     def of(self, number: int) -> PassWeights | None:
         """Of a pass, or None: it has no near matches."""
         return next((p for p in self.passes if p.number == number), None)
+
+
+def as_yaml(model: NearModel) -> str:
+    """The text that `load_near` reads."""
+    rows = json.loads(model.model_dump_json(by_alias=True))
+    return str(yaml.safe_dump(rows, sort_keys=False, default_flow_style=None, width=120))
 
 
 def load_near(path: Path | None = None) -> NearModel:
