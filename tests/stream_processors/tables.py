@@ -47,6 +47,14 @@ PARTITIONS = 4
 TOKEN_KEY, RESEARCH_KEY = b"t" * 32, b"r" * 32
 REGISTRY = _QuickRegistry()
 CONTEXT = Context.default(lambda: TOKEN_KEY, lambda: RESEARCH_KEY, REGISTRY, PARTITIONS)
+AYSHA: dict[str, Any] = {
+    "forename": "Aysha",
+    "surname": "Begum",
+    "date_of_birth": datetime.date(2001, 2, 3),
+    "sex": "F",
+    "postcode": "SE13 7AB",
+}
+"""Somebody, as a supplier's person record has them."""
 GONE = "gone"
 ALERT = "governance.alert"
 

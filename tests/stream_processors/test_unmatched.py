@@ -17,16 +17,9 @@ from stream_processors.runtime.records import HEARTBEAT_KEY
 from stream_processors.topology import NAMES, build
 from stream_processors.unmatched import TOPIC, WAITS
 from tests.stream_processors.accounted import published, report_of
-from tests.stream_processors.tables import CONTEXT, PARTITIONS, REGISTRY, Flow, decoded, framed
+from tests.stream_processors.tables import AYSHA, CONTEXT, PARTITIONS, REGISTRY, Flow, decoded, framed
 
 COUNCIL = "council-northam"
-AYSHA: dict[str, Any] = {
-    "forename": "Aysha",
-    "surname": "Begum",
-    "date_of_birth": date(2001, 2, 3),
-    "sex": "F",
-    "postcode": "SE13 7AB",
-}
 PEOPLE, ABSENCES = "identified.dfe.person", "identified.dfe.absence"
 PARTITION = partition_of("A1", PARTITIONS)
 CAME = date(2015, 3, 1)

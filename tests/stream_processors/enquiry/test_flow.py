@@ -10,16 +10,9 @@ import pytest
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.enquiry.seal import public_key, seal
 from stream_processors.runtime.partition import partition_of
-from tests.stream_processors.tables import PARTITIONS, TOKEN_KEY, Flow, decoded, framed
+from tests.stream_processors.tables import AYSHA, PARTITIONS, TOKEN_KEY, Flow, decoded, framed
 
 COUNCIL = "council-northam"
-AYSHA: dict[str, Any] = {
-    "forename": "Aysha",
-    "surname": "Begum",
-    "date_of_birth": date(2001, 2, 3),
-    "sex": "F",
-    "postcode": "SE13 7AB",
-}
 DAY_MS = 86_400_000
 
 

@@ -14,18 +14,11 @@ from stream_processors import ledger
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.erasure.order import Action, Target
 from stream_processors.ledger import WHY
-from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, decoded, epochs_of
+from tests.stream_processors.tables import AYSHA, CONTEXT, PARTITIONS, Flow, decoded, epochs_of
 
 COUNCIL = "council-northam"
-AYSHA = {
-    "forename": "Aysha",
-    "surname": "Begum",
-    "date_of_birth": date(2001, 2, 3),
-    "sex": "F",
-    "postcode": "SE13 7AB",
-}
 ZOE = {**AYSHA, "forename": "Zoe", "surname": "Marsh", "date_of_birth": date(2002, 3, 4)}
-PERSON = Target(person=PersonAsked(**AYSHA))  # type: ignore[arg-type]
+PERSON = Target(person=PersonAsked(**AYSHA))
 SUBJECT = Target("dfe", "A1")
 
 
@@ -218,7 +211,7 @@ def test_somebody_else_is_not_refused(flow: Flow) -> None:
 
 def test_who_is_not_held_is_refused_when_they_come(flow: Flow) -> None:
     carl = AYSHA | {"forename": "Carl"}
-    target = Target(person=PersonAsked(**carl))  # type: ignore[arg-type]
+    target = Target(person=PersonAsked(**carl))
     follow(flow, "o1", target, "preview", "erase")
     before = held(flow, "identified", "linkage")
     flow.put("dfe", "person", UPN="C1", **carl)

@@ -17,16 +17,9 @@ from stream_processors.runtime.driver import Driver
 from stream_processors.runtime.partition import partition_of
 from stream_processors.topology import NAMES, build
 from tests.stream_processors.accounted import published, report_of
-from tests.stream_processors.tables import CONTEXT, PARTITIONS, REGISTRY, Flow, decoded, framed
+from tests.stream_processors.tables import AYSHA, CONTEXT, PARTITIONS, REGISTRY, Flow, decoded, framed
 
 COUNCIL = "council-northam"
-AYSHA = {
-    "forename": "Aysha",
-    "surname": "Begum",
-    "date_of_birth": date(2001, 2, 3),
-    "sex": "F",
-    "postcode": "SE13 7AB",
-}
 ABSENCES = "identified.dfe.absence"
 PARTITION = partition_of("A1", PARTITIONS)
 HELD = CONTEXT.policy.periods["dfe.absence"].days

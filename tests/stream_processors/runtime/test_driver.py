@@ -83,10 +83,7 @@ def test_each_step_may_crash_once_and_the_end_is_the_same(crash: str) -> None:
             if crash == "before":
                 crashing.driver.step(task, 1)
     crashing.run()
-    for topic in ("linkage.contribution", "linkage.link", "research.person"):
-        assert crashing.driver.table(topic) == plain.driver.table(topic)
-    for task in plain.driver.tasks:
-        assert _unordered(crashing.driver.state(task)) == _unordered(plain.driver.state(task))
+    assert_alike(crashing, plain)
 
 
 @pytest.mark.parametrize("crash", [None, "before", "after", "abort"])
@@ -99,10 +96,7 @@ def test_a_step_ahead_of_the_commit_changes_nothing(crash: str | None) -> None:
             if crash in ("before", "abort"):
                 ahead.driver.step(task, 1)
     ahead.run()
-    for topic in ("linkage.contribution", "linkage.link", "research.person"):
-        assert ahead.driver.table(topic) == plain.driver.table(topic)
-    for task in plain.driver.tasks:
-        assert _unordered(ahead.driver.state(task)) == _unordered(plain.driver.state(task))
+    assert_alike(ahead, plain)
 
 
 def test_a_crash_before_the_commit_leaves_no_trace() -> None:
@@ -158,6 +152,14 @@ def test_one_seed_gives_one_order() -> None:
             {t: [[(r.key, r.value) for r in log.records] for log in of] for t, of in flow.driver.topics.items()}
         )
     assert logs[0] == logs[1]
+
+
+def assert_alike(flow: Flow, other: Flow) -> None:
+    """Both have said the same, and remember the same."""
+    for topic in ("linkage.contribution", "linkage.link", "research.person"):
+        assert flow.driver.table(topic) == other.driver.table(topic)
+    for task in other.driver.tasks:
+        assert _unordered(flow.driver.state(task)) == _unordered(other.driver.state(task))
 
 
 def _unordered(state: dict[str, dict[bytes, bytes]]) -> dict[str, dict[bytes, object]]:
