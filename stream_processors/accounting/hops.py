@@ -55,21 +55,26 @@ class Finding:
         return f"{self.processor}, partition {self.partition}: {self.rule}: {where} ({counts})"
 
 
+def _deciding(links: pl.DataFrame) -> pl.DataFrame:
+    """Links with `subject` and `number`, the pass. While keys are rotated, of the epoch that was said last to lead."""
+    parts = links.with_columns(
+        subject=pl.col("key").str.head(32), number=pl.col("key").str.slice(33).str.extract(r"^(\d+):").cast(pl.Int64)
+    )
+    # 0 is of no epoch.
+    return parts.filter((pl.col("epoch") == 0) | (pl.col("epoch") == pl.col("leading").max().over("subject")))
+
+
 def persons_of(links: pl.DataFrame) -> pl.DataFrame:
     """`subject` and `person` by the best link: the earliest pass, then the strictest match key, as `join` has it."""
-    named = links.filter(pl.col("person_ref").is_not_null()).with_columns(
-        subject=pl.col("key").str.head(32), number=pl.col("key").str.slice(33).str.extract(r"^(\d+):")
-    )
-    named = named.filter((pl.col("role") != "cohort") | pl.col("number").is_in(["0", "1"]))
+    named = _deciding(links).filter(pl.col("person_ref").is_not_null())
+    named = named.filter((pl.col("role") != "cohort") | pl.col("number").is_in([0, 1]))
     best = named.sort("number", "match_key").unique("subject", keep="first")
     return best.select("subject", pl.col("person_ref").alias("person"))
 
 
 def outcomes_of(links: pl.DataFrame) -> pl.DataFrame:
     """`subject`, `outcome` and `match_key` of the last pass that each subject has reached."""
-    numbered = links.with_columns(
-        subject=pl.col("key").str.head(32), number=pl.col("key").str.slice(33).str.extract(r"^(\d+):").cast(pl.Int64)
-    )
+    numbered = _deciding(links)
     # A cohort subject's first pass says who it is; those after it repeat that.
     order = pl.when(pl.col("role") == "cohort").then(-pl.col("number")).otherwise(pl.col("number"))
     last = numbered.with_columns(order=order).sort("order").unique("subject", keep="last")

@@ -123,6 +123,12 @@ def _links(topic: str, records: Sequence[Record]) -> Columns:  # noqa: ARG001
             for i, value in zip(at, decoded.column(name).to_pylist(), strict=True):
                 column[i] = value
         out[name] = pl.Series(column, dtype=pl.String)
+    for name in ("epoch", "leading"):
+        numbers: list[int | None] = [None] * len(records)
+        if decoded is not None:
+            for i, number in zip(at, decoded.column(name).to_pylist(), strict=True):
+                numbers[i] = number
+        out[name] = pl.Series(numbers, dtype=pl.Int64)
     return out
 
 
