@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal
+
+import pyarrow as pa
 
 TOPIC = "governance.ledger"
 FIRST = "0" * 64
@@ -94,12 +97,12 @@ def digest(line: Line) -> str:
 class Form:
     """Lines that say the same but for which record, and where it lay: what is the same in their digests is made once.
 
-    Holds: what `chained` makes of a line of this form is what the function of that name makes of it.
+    Holds: `digest` is what the function of that name makes of the whole line.
     """
 
     def __init__(self, fixed: Line) -> None:
         """`fixed`: every field of the lines but `_EACH` and `digest`."""
-        self._fixed = dict(fixed)
+        self.fixed = dict(fixed)
         said = [(name, _said(name, fixed[name]) if name in fixed else None) for name in sorted({*fixed, *_EACH})]
         pieces, piece = [], ""
         for name, text in said:
@@ -110,14 +113,64 @@ class Form:
                 piece += f",{text}"
         self._before, self._pieces = pieces[0].removeprefix(","), (*pieces[1:], piece)
 
-    def chained(self, record: str, offset: int, head: Head) -> tuple[dict[str, Any], Head]:
-        """See `chained`. `record` is hex digits."""
+    def digest(self, record: str, offset: int, head: Head) -> str:
+        """Of the line of a record (hex digits) that lay at an offset, put at the end of a chain."""
         previous, name, sequence, end = self._pieces
-        hashed = _hashed(
-            f'{self._before}{offset}{previous}"{head.digest}"{name}"{record}"{sequence}{head.sequence}{end}'
-        )
-        each = {"record": record, "offset": offset, "sequence": head.sequence, "previous": head.digest}
-        return {**self._fixed, **each, "digest": hashed}, Head(head.sequence + 1, hashed)
+        return _hashed(f'{self._before}{offset}{previous}"{head.digest}"{name}"{record}"{sequence}{head.sequence}{end}')
+
+
+class Page:
+    """Lines that one step puts at the end of a chain, by column: no object is made of a line."""
+
+    def __init__(self, head: Head) -> None:
+        self._first = self.head = head
+        self._forms: dict[int, tuple[int, Form]] = {}
+        self._form: list[int] = []
+        self._records: list[str] = []
+        self._offsets: list[int] = []
+        self._digests: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._form)
+
+    def put(self, form: Form, record: str, offset: int) -> None:
+        """A line for a record (hex digits) that lay at an offset. Lines of one form had better have one object."""
+        digest = form.digest(record, offset, self.head)
+        self.head = Head(self.head.sequence + 1, digest)
+        # The form is kept along with its number: no other object has its id while it lives.
+        number, _ = self._forms.setdefault(id(form), (len(self._forms), form))
+        self._form.append(number)
+        self._records.append(record)
+        self._offsets.append(offset)
+        self._digests.append(digest)
+
+    def counted(self) -> list[tuple[Line, int]]:
+        """What the lines of each form have in common, and how many there are."""
+        counts = Counter(self._form)
+        return [(form.fixed, counts[number]) for number, form in self._forms.values()]
+
+    def batch(self, schema: pa.Schema) -> pa.RecordBatch:
+        """The lines, in order, with all columns of the ledger's schema."""
+        each: dict[str, list[Any]] = {
+            "record": self._records,
+            "offset": self._offsets,
+            "sequence": list(range(self._first.sequence, self.head.sequence)),
+            "previous": [self._first.digest, *self._digests[:-1]],
+            "digest": self._digests,
+        }
+        forms, which = [form.fixed for _, form in self._forms.values()], pa.array(self._form, pa.int32())
+        columns = [
+            pa.array(each[f.name], f.type)
+            if f.name in each
+            else pa.array([fixed[f.name] for fixed in forms], f.type).take(which)
+            for f in schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def keys(self) -> list[bytes]:
+        """The lines' keys, in order."""
+        heads = [_key(form.fixed) for _, form in self._forms.values()]
+        return [heads[n] % (self._first.sequence + i) for i, n in enumerate(self._form)]
 
 
 _EACH = ("offset", "previous", "record", "sequence")
@@ -142,7 +195,11 @@ def _hashed(members: str) -> str:
 
 def key(line: Line) -> bytes:
     """The line's key: no other line has it, so compaction never drops one."""
-    return f"{line['kind']}|{line['partition']}|{line['sequence']}".encode()
+    return _key(line) % int(line["sequence"])
+
+
+def _key(line: Line) -> bytes:
+    return f"{line['kind']}|{line['partition']}|%d".encode()
 
 
 def verify(lines: Iterable[Line], heads: Mapping[Chain, Head] | None = None) -> list[str]:

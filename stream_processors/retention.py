@@ -21,7 +21,6 @@ from datetime import date, timedelta
 from typing import Any, Literal
 
 import msgpack
-import pyarrow as pa
 
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, encode
@@ -41,7 +40,10 @@ MARK = "lethe.retention"
 
 _EPOCH = date(1970, 1, 1)
 _LEDGER = contracts.contract("governance/ledger")
-HEAD_ROW, _WAY = b"head", b"way|"
+_LINES = arrow_schema(_LEDGER)
+HEAD_ROW, _WAY, _DONE = b"head", b"way|", b"done"
+AT_ONCE = 20_000
+"""How many of what a tick has made expire are destroyed in one transaction."""
 _pack = msgpack.Packer().pack
 
 
@@ -55,6 +57,8 @@ def _declared(kind: Kind) -> Declaration:
         headers=True,
         says_anew=False,  # a line of the ledger is said once
         counts_held=True,
+        form="2",
+        says_in_parts=True,
     )
 
 
@@ -98,14 +102,16 @@ class _Step:
     partition: int
     before: Clock
     now: Clock
+    done: int | None
+    """The day up to which the calendar is empty."""
     marks: int
-    head: Head
+    page: ledger.Page
     ways: dict[bytes, _Way]
-    lines: list[dict[str, Any]] = field(default_factory=list)
     says: dict[bytes, tuple[bytes | None, int]] = field(default_factory=dict)
     """Key to value and mark."""
     forms: dict[tuple[Envelope, str], ledger.Form] = field(default_factory=dict)
     """Of what has expired: a form for each envelope and why."""
+    more: bool = False
 
     def say(self, key: bytes, value: bytes | None, destroys: int | None = None) -> None:
         self.marks += 1
@@ -117,17 +123,20 @@ class Retention:
     """Holds at rest: the topic has no record that has expired by the confirmed day, and every other that
     pseudonymise said last; each record that was destroyed has one line in the ledger.
 
-    State: `due` (key to envelope and offset of what the log holds last), `calendar` (the same by day), and in `said`
-    the clock, the end of the ledger's chain, and what is under way.
+    State: `due` (key to envelope and offset of what the log holds last), `calendar` (the same by day, without what is
+    known to be under way), and in `said` the clock, how far the calendar is done, the end of the ledger's chain, and
+    what is under way.
+
+    What a tick ends is destroyed some at a time, so that a step takes no more memory however much that is. See ADR 42.
     """
 
     version = ""
 
-    def __init__(self, kind: Kind, policy: RetentionPolicy, schema_ids: SchemaIds) -> None:
+    def __init__(self, kind: Kind, policy: RetentionPolicy, schema_ids: SchemaIds, *, at_once: int = AT_ONCE) -> None:
         self.declaration = DECLARATIONS[kind]
         self._kind, self._topic = kind, f"linkage.{kind}"
         self._stop = (policy.hard_stop - _EPOCH).days
-        self._ids, self._policy = schema_ids, policy.digest
+        self._ids, self._policy, self._at_once = schema_ids, policy.digest, at_once
 
     def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
         """Touched are the keys of the batch."""
@@ -149,8 +158,9 @@ class Retention:
                 if value is not None:
                     found = envelope(self._topic, value)
                     _add(changes, (found.supplier, found.dataset, "new" if old is None else "replaced"))
-                    view.put("due", key, msgpack.packb([*found, batch.offsets[i]]))
-                    view.put("calendar", day_key(found.expires_on) + key, b"")
+                    packed = msgpack.packb([*found, batch.offsets[i]])
+                    view.put("due", key, packed)
+                    view.put("calendar", day_key(found.expires_on) + key, packed)
                 elif old is not None:
                     view.put("due", key, None)
             touched |= last.keys()
@@ -176,43 +186,49 @@ class Retention:
         step = self._begun(view, inputs, {k: _Way.unpacked(row) for k, row in rows.items() if row is not None})
         self._deleted(view, step, inputs)
         again, arrived = self._read_back(step, inputs)
-        if not inputs:
+        if keys and not inputs:
             again = self._left_over(view, step)
-        expired = self._expired(view, step, inputs)
-        # Few are under way: to look for each that has expired would take longer than to look at all.
-        under_way = {k[len(_WAY) :]: row for k, row in view.scan("said", _WAY)} if expired else {}
-        for key in under_way.keys() & set(expired) if under_way else ():
-            if key not in rows:
-                rows[key], step.ways[key] = under_way[key], _Way.unpacked(under_way[key])
+        expired = self._expired(view, step)
+        late = [k for k in expired if k not in rows]
+        for key, row in zip(late, view.get_many("said", [_WAY + k for k in late]), strict=True):
+            if row is not None:
+                rows[key], step.ways[key] = row, _Way.unpacked(row)
         for key in sorted(again):
             self._say_again(step, key, again[key])
-        candidates = sorted(set(expired).union(keys) - again.keys() if keys else expired)
-        for key, packed in zip(candidates, view.get_many("due", candidates), strict=True):
+        held = {**dict(zip(keys, view.get_many("due", keys), strict=True)), **expired}
+        for key in sorted(held.keys() - again.keys()):
+            packed = held[key]
             if packed is None:
                 continue
             *rest, offset = msgpack.unpackb(packed)
             found, way = Envelope(*rest), step.ways.get(key)
-            if self._is_over(found.expires_on, step.now) and (way is None or way.destroys != offset):
+            if not self._is_over(found.expires_on, step.now):
+                continue
+            view.put("calendar", day_key(found.expires_on) + key, None)
+            if way is None or way.destroys != offset:
                 # What was held when a shorter policy had it said again has not come too late.
-                late = key in arrived and key not in view.removed and self._is_over(found.expires_on, step.before)
-                form = step.forms.get((found, self._why(found, late)))
+                too_late = key in arrived and key not in view.removed and self._is_over(found.expires_on, step.before)
+                form = step.forms.get((found, self._why(found, too_late)))
                 if form is not None:
                     self._put_down(step, form, key, offset)
                 else:
-                    self._line(step, key, found, offset, late=late)
+                    self._line(step, key, found, offset, late=too_late)
                 step.say(key, None, destroys=offset)
+        for key in again.keys() & expired.keys():
+            view.put("calendar", day_key(msgpack.unpackb(expired[key])[0]) + key, None)
         return self._ended(view, step, rows)
 
     # Before and after.
 
     def _begun(self, view: View, inputs: Sequence[Inputs], ways: dict[bytes, _Way]) -> _Step:
-        told, head = view.get_many("said", [clock.ROW, HEAD_ROW])
+        told, head, done = view.get_many("said", [clock.ROW, HEAD_ROW, _DONE])
         before = Clock.unpacked(told)
         marks, *end = msgpack.unpackb(head) if head else (0,)
-        return _Step(view.partition, before, before.after(inputs), marks, Head(*end), ways)
+        done_to = msgpack.unpackb(done) if done else None
+        return _Step(view.partition, before, before.after(inputs), done_to, marks, ledger.Page(Head(*end)), ways)
 
     def _ended(self, view: View, step: _Step, rows: Mapping[bytes, bytes | None]) -> Outputs:
-        out = Outputs()
+        out = Outputs(more=step.more)
         for (supplier, dataset, what), n in view.changes.items():
             out.tally(self._topic, f"{self._whose(supplier, dataset)} {what}", n)
         for key, way in step.ways.items():
@@ -224,19 +240,20 @@ class Retention:
                 view.put("said", _WAY + key, None)
         if step.now != step.before:
             view.put("said", clock.ROW, step.now.packed())
-        if step.says or step.lines:
-            view.put("said", HEAD_ROW, msgpack.packb([step.marks, step.head.sequence, step.head.digest]))
+        if not step.more and step.now.confirmed != step.done:
+            view.put("said", _DONE, msgpack.packb(step.now.confirmed))
+        page = step.page
+        if step.says or page:
+            view.put("said", HEAD_ROW, msgpack.packb([step.marks, page.head.sequence, page.head.digest]))
         says = step.says
-        headers = [[(MARK, str(mark).encode())] for _, mark in says.values()]
+        headers = [[(MARK, b"%d" % mark)] for _, mark in says.values()]
         out.emit(self._topic, view.partition, list(says), [value for value, _ in says.values()], headers)
-        if step.lines:
-            schema = arrow_schema(_LEDGER)
-            columns = [pa.array([line[f.name] for line in step.lines], f.type) for f in schema]
-            batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-            values = wire.frame(self._ids.schema_id(ledger.TOPIC), encode(batch, _LEDGER))
-            out.emit(ledger.TOPIC, view.partition, [ledger.key(line) for line in step.lines], values)
-        for line in step.lines:
-            out.count(f"refused.{line['why']}" if line["refused"] else f"destroyed.{line['why']}")
+        if page:
+            lines = page.batch(_LINES)
+            values = wire.frame(self._ids.schema_id(ledger.TOPIC), encode(lines, _LEDGER))
+            out.emit(ledger.TOPIC, view.partition, page.keys(), values)
+        for line, n in page.counted():
+            out.count(f"refused.{line['why']}" if line["refused"] else f"destroyed.{line['why']}", n)
         return out
 
     # What others have deleted.
@@ -353,18 +370,22 @@ class Retention:
     def _is_over(self, expires_on: int, at: Clock) -> bool:
         return at.confirmed is not None and min(expires_on, self._stop) <= at.confirmed
 
-    def _expired(self, view: View, step: _Step, inputs: Sequence[Inputs]) -> list[bytes]:
-        """Keys, each once, that a tick has made expire; costs what they are, not what is held."""
-        now, before = step.now.confirmed, step.before.confirmed
-        if now is None or not any(batch.topic == clock.TOPIC for batch in inputs):
-            return []
-        if now >= self._stop:  # nothing may be held any more
-            prefixes = [b""]
-        elif now != before:
-            prefixes = days_up_to(now, before)
-        else:
-            return []
-        return [k[DAY_DIGITS:] for prefix in prefixes for k, _ in view.scan("calendar", prefix)]
+    def _expired(self, view: View, step: _Step) -> dict[bytes, bytes]:
+        """What the clock has ended and is still in the calendar, with its row in `due`: some of it, and then there is
+        `more`. Costs what it is, not what is held."""
+        now = step.now.confirmed
+        if now is None or now == step.done:
+            return {}
+        # At the hard stop nothing may be held any more.
+        prefixes = [b""] if now >= self._stop else days_up_to(now, step.done)
+        found: dict[bytes, bytes] = {}
+        for prefix in prefixes:
+            for key, packed in view.scan("calendar", prefix, self._at_once - len(found)):
+                found[key[DAY_DIGITS:]] = packed
+            if len(found) == self._at_once:
+                step.more = True
+                break
+        return found
 
     def _line(
         self,
@@ -420,8 +441,7 @@ class Retention:
         return "late" if late else "hard_stop" if found.expires_on >= self._stop else "expiry"
 
     def _put_down(self, step: _Step, form: ledger.Form, key: bytes, offset: int) -> None:
-        line, step.head = form.chained(hashlib.sha256(key).hexdigest(), offset, step.head)
-        step.lines.append(line)
+        step.page.put(form, hashlib.sha256(key).hexdigest(), offset)
 
 
 def _date(days: int | None) -> date | None:

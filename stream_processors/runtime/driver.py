@@ -88,6 +88,8 @@ class Driver:
         }
         self._committed: dict[tuple[str, int], dict[str, int]] = {key: {} for key in self._state}
         self._superseded: dict[tuple[tuple[str, int], str], frozenset[int]] = {}
+        self._more: set[tuple[str, int]] = set()
+        """Tasks that have more to say than they have said."""
         self.accountants = {
             (name, n): Accountant(name, n, accounts, BALANCES.get(name), home=home_of(name, partitions))
             for name, n in self._state
@@ -190,6 +192,7 @@ class Driver:
     def _commit(self, key: tuple[str, int], taken: _Taken) -> None:
         """Outputs and offsets of a step, and its account."""
         outputs = taken.step.outputs
+        (self._more.add if outputs.more else self._more.discard)(key)
         accountant = self.accountants.get(key)
         if accountant is not None:
             booked = accountant.book(taken.inputs, outputs, taken.step.writes, taken.ends, 0)
@@ -222,6 +225,8 @@ class Driver:
             tail = [(r.key, r.value) for r in self.log(changelog, key[1]).read(had.changelog) if r.key is not None]
             task.restore_said(tail, had)
         task.store.apply({}, self._position(key))
+        if declaration.says_in_parts:
+            self._more.add(key)
         if (accountant := self.accountants.get(key)) is not None:
             for topic, held in task.held().items():
                 accountant.recount(topic, held)
@@ -272,8 +277,8 @@ class Driver:
         self._state[key].commit(result, self._position(key))
 
     def ready(self) -> list[tuple[str, int]]:
-        """Tasks that have records to take."""
-        return [key for key in self._state if self._pending(key)]
+        """Tasks that have records to take, or more to say."""
+        return [key for key in self._state if key in self._more or self._pending(key)]
 
     def replace(self, processor: Processor) -> None:
         """Start a processor anew in another version. One that keeps nothing must then `lag`, as a worker does."""

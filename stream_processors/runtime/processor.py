@@ -23,6 +23,7 @@ class Declaration:
     all.
     `counts_held`: whether its accounts tell what it holds. They are counted from the state when it was restored, since
     a log that was compacted meanwhile does not tell all that came and went.
+    `says_in_parts`: whether its outputs may say that there is `more`, and need a step without records after a start.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Declaration:
     form: str = ""
     says_anew: bool = True
     counts_held: bool = False
+    says_in_parts: bool = False
 
     @property
     def stateless(self) -> bool:

@@ -61,11 +61,13 @@ class Outputs:
     """What one step says, and counts of it by name (for logs and control totals; never a value of a person).
 
     `tallies`: what became of the records of an input, by topic and publication (empty for all), for its account.
+    `more`: not all was said that is to be said: a step without records says what comes next.
     """
 
     emits: list[Emit] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     tallies: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    more: bool = False
 
     def emit(
         self,

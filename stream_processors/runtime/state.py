@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,11 +135,12 @@ class View:
         """Value of each key, in order; None where there is none."""
         return _seen_through(self.writes[table], keys, lambda below: self._store.get_many(table, below))
 
-    def scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """Keys that start with the prefix, with their values, in order of key."""
+    def scan(self, table: str, prefix: bytes, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        """Keys that start with the prefix, with their values, in order of key; of so many the first that there are at
+        most, and no more are looked at."""
         rows = self._store.scan(table, prefix)
         mine = {k: v for k, v in self.writes[table].items() if k.startswith(prefix)}
-        return _merged(rows, mine) if mine else list(rows)
+        return list(islice(_merged(rows, mine), most))
 
     def scan_many(self, table: str, prefixes: Sequence[bytes], width: int) -> list[list[tuple[bytes, bytes]]]:
         """`scan` for many prefixes of one width in bytes (a whole leading part of the keys), in order."""
@@ -147,7 +149,7 @@ class View:
         if grouped:
             for i, prefix in enumerate(prefixes):
                 if changed := grouped.get(prefix):
-                    out[i] = _merged(out[i], {key: mine[key] for key in changed})
+                    out[i] = list(_merged(out[i], {key: mine[key] for key in changed}))
         return out
 
     def _grouped(self, table: str, width: int) -> Mapping[bytes, list[bytes]]:
@@ -213,7 +215,7 @@ class Ahead:
         """See `Store`."""
         changed = self._changed(table, prefix)
         rows = self._store.scan(table, prefix)
-        return iter(_merged(rows, changed)) if changed else rows
+        return _merged(rows, changed)
 
     def scan_many(self, table: str, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
         """See `Store`."""
@@ -221,7 +223,7 @@ class Ahead:
         if self._writes.get(table):
             for i, prefix in enumerate(prefixes):
                 if changed := self._changed(table, prefix):
-                    found[i] = _merged(found[i], changed)
+                    found[i] = list(_merged(found[i], changed))
         return found
 
     def apply(self, writes: Writes, position: Position) -> None:
@@ -268,10 +270,26 @@ def _by_prefix(writes: Mapping[bytes, bytes | None], width: int) -> dict[bytes, 
     return out
 
 
-def _merged(rows: Iterable[tuple[bytes, bytes]], changed: Mapping[bytes, bytes | None]) -> list[tuple[bytes, bytes]]:
-    """Rows with what was written over them, in order of key."""
-    merged: dict[bytes, bytes | None] = {**dict(rows), **changed}
-    return sorted((k, v) for k, v in merged.items() if v is not None)
+def _merged(
+    rows: Iterable[tuple[bytes, bytes]], changed: Mapping[bytes, bytes | None]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Rows in order of key with what was written over them, without looking further ahead than one."""
+    if not changed:
+        yield from rows
+        return
+    written = deque(sorted(changed))
+    for row in rows:
+        while written and written[0] <= row[0]:
+            key = written.popleft()
+            value = changed[key]
+            if value is not None:
+                yield key, value
+        if row[0] not in changed:
+            yield row
+    for key in written:
+        value = changed[key]
+        if value is not None:
+            yield key, value
 
 
 class MemoryStore:

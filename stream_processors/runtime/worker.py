@@ -47,6 +47,7 @@ _ASK_AGAIN_S = 5.0
 _COLLECT_EVERY = 100
 _TIDY_S = 60.0
 _PLACES_EVERY_S = 1.0
+_PARTS_S = 5.0
 
 
 class SessionLostError(RuntimeError):
@@ -74,6 +75,8 @@ class _Slot:
     """A replay: topic to the offset from which it says everything again."""
     touched: frozenset[bytes] | None = None
     """A replay: what it is about; None for everything."""
+    more: bool = False
+    """Whether there is more to say than was said: a step without records says it."""
     superseded: dict[str, frozenset[int]] = field(default_factory=dict)
     """While it reads all of them: per input topic, offsets of records that later ones replace."""
 
@@ -82,12 +85,12 @@ class _Slot:
 class _Transaction:
     """One over all partitions of a batch. `ends`: by partition number and topic, the offset that is committed.
 
-    `seconds`: how long its parts took.
+    `inputs`: None if it is no batch. `seconds`: how long its parts took.
     """
 
     steps: dict[int, Step]
     ends: dict[int, dict[str, int]]
-    inputs: Mapping[int, Sequence[Inputs]] = field(default_factory=dict)
+    inputs: Mapping[int, Sequence[Inputs]] | None = None
     seconds: dict[Part, float] = field(default_factory=dict)
     booked: dict[int, Booked] = field(default_factory=dict)
     now_ms: int = 0
@@ -209,6 +212,7 @@ class _Session:
         self._in_flight: _Transaction | None = None
         self._committer = ThreadPoolExecutor(1, "commit")
         self._lost: SessionLostError | None = None
+        self._consumed = 0.0
 
     def run(self) -> None:
         self._producer.init_transactions(_CALL_S)  # fences whoever had this id, and ends what it left open
@@ -220,7 +224,7 @@ class _Session:
         )
         self._log.info("started")
         while not self._worker.stopping:
-            messages = self._consume()
+            messages = self._consume() if self._may_consume() else []
             self._observer.turned()
             if self._lost is not None:
                 raise self._lost
@@ -228,7 +232,7 @@ class _Session:
             if self._assigned is not None:
                 self._take_over()
                 continue
-            if messages and self._slots:  # a revocation may have come behind the first of them
+            if self._slots and (messages or self._more()):  # a revocation may have come behind the first of them
                 self._process(messages)
                 self._heard = time.monotonic()
             elif self._land() and self._slots:
@@ -289,12 +293,24 @@ class _Session:
             for number in self._leftovers.remove(now, self._slots.keys()):
                 self._log.info("state_discarded", partition=number)
 
+    def _more(self) -> bool:
+        return any(slot.more for slot in self._slots.values())
+
+    def _may_consume(self) -> bool:
+        """Whether records are to be taken. What there is more to say goes before them, as long as the consumer does not
+        look dead: what is said in parts would come back as records among the parts, and delay them."""
+        now = time.monotonic()
+        if self._more() and now < self._consumed + _PARTS_S:
+            return False
+        self._consumed = now
+        return True
+
     def _consume(self) -> list[Message]:
         """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest.
 
         Under load it waits longer: a larger batch says once what smaller ones would say and correct, all the way down.
         """
-        first = self._consumer.consume(1, _IDLE_S)
+        first = self._consumer.consume(1, 0 if self._more() else _IDLE_S)
         if not first or self._assigned is not None:
             return [m for m in first if self._check(m)]
         room = self._settings.batch_records - 1
@@ -356,6 +372,7 @@ class _Session:
             slot = _Slot([tp.topic for tp in at], restored.task, reconcile=restored.lagged)
             slot.sweep_at = time.monotonic() + self._settings.sweep_seconds
             slot.anew, slot.touched = restored.anew, restored.touched
+            slot.more = self._declaration.says_in_parts
             reads_again = restored.lagged and self._declaration.stateless
             if reads_again and not any(slot.anew.get(tp.topic, 0) for tp in at):
                 slot.replayed = {t: set() for t in self._declaration.derives}
@@ -439,9 +456,14 @@ class _Session:
             inputs.setdefault(number, []).append(self._inputs(topic, number, found))
             ends.setdefault(number, {})[topic] = found[-1].offset() + 1
         before = self._in_flight.steps if self._in_flight is not None else {}
+        for number, slot in self._slots.items():
+            if slot.more and number not in inputs:
+                inputs[number], ends[number] = [], {}
         for number, group in inputs.items():
-            steps[number] = self._slots[number].task.step(group, before.get(number))
-            self._note_replayed(self._slots[number], steps[number])
+            slot = self._slots[number]
+            steps[number] = slot.task.step(group, before.get(number))
+            slot.more = steps[number].outputs.more
+            self._note_replayed(slot, steps[number])
         transaction = _Transaction(steps, ends, inputs, {"compute": time.perf_counter() - began})
         if self._land():  # if not, its records are read again, and these after them
             self._launch(transaction)
@@ -452,7 +474,7 @@ class _Session:
             for name, n in step.outputs.counts.items():
                 counts[name] = counts.get(name, 0) + n
         emits = [emit for step in transaction.steps.values() for emit in step.outputs.emits]
-        inputs = [i for group in transaction.inputs.values() for i in group]
+        inputs = [i for group in (transaction.inputs or {}).values() for i in group]
         self._worker.batch_done(sum(len(i.keys) for i in inputs))
         self._observer.batch(Batch(inputs, emits, counts, transaction.seconds))
 
@@ -467,6 +489,7 @@ class _Session:
         """The inputs were caught up with after tombstones may have been missed: take back what has no ground any
         more."""
         step = slot.task.reconcile()
+        slot.more = step.outputs.more
         if slot.replayed is not None:
             for topic, said in slot.replayed.items():
                 orphans = [k for k in self._restorer.live_keys(topic, number) if k not in said]
@@ -519,7 +542,7 @@ class _Session:
         ]
         for number, step in steps.items():
             if (accountant := self._slots[number].accountant) is not None:
-                inputs = transaction.inputs.get(number, ())
+                inputs = (transaction.inputs or {}).get(number, ())
                 booked[number] = accountant.book(inputs, step.outputs, step.writes, ends[number], now)
         self._in_flight = transaction
         try:
@@ -581,7 +604,7 @@ class _Session:
             slot.written = True
         seconds["apply"] = time.perf_counter() - began
         self._faults.reach("applied")
-        if transaction.inputs:
+        if transaction.inputs is not None:
             self._observe(transaction)
         return True
 
@@ -606,6 +629,7 @@ class _Session:
             raise SessionLostError(name)
         for slot in self._slots.values():
             slot.at_end.clear()  # there is something before the ends again
+            slot.more = self._declaration.says_in_parts
         if read_on:
             self._read_on()
 

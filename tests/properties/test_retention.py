@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from stream_processors import ledger, oracle
 from stream_processors.clock import Clock
+from stream_processors.retention import AT_ONCE, Retention
 from stream_processors.retention_policy import Period
 from stream_processors.runtime.driver import Driver, Record
-from stream_processors.topology import build
 from tests.properties.test_convergence import happen, histories
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, RESEARCH_KEY, TOKEN_KEY, Flow, decoded, framed, wide
 
@@ -39,8 +39,9 @@ def activity(expires: int, version: int = 0) -> bytes:
 class World:
     """Retention on one partition, and pseudonymise played by the test."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.driver = Driver([build("retention.activity", CONTEXT)], 1, seed)
+    def __init__(self, seed: int = 0, at_once: int = AT_ONCE) -> None:
+        retention = Retention("activity", CONTEXT.policy, CONTEXT.schema_ids, at_once=at_once)
+        self.driver = Driver([retention], 1, seed)
         self.clock = Clock()
         self.last: dict[bytes, bytes | None] = {}
         self.archive: dict[int, Record] = {}
@@ -58,7 +59,7 @@ class World:
         self.note()
 
     def run(self, most: int) -> None:
-        while any(self.driver.behind(TASK, t) for t in (TOPIC, CLOCK)):
+        while TASK in self.driver.ready():
             self.step(most)
 
     def note(self) -> None:
@@ -135,9 +136,12 @@ EVENTS = st.lists(
 
 
 @QUICK
-@given(EVENTS, st.integers(1, 3))
-def test_at_rest_what_has_expired_is_gone_and_all_else_is_there(events: list[tuple[Any, ...]], most: int) -> None:
-    world, version, now = World(), 0, 0
+@given(EVENTS, st.integers(1, 3), st.sampled_from([1, 2, AT_ONCE]))
+def test_at_rest_what_has_expired_is_gone_and_all_else_is_there(
+    events: list[tuple[Any, ...]], most: int, at_once: int
+) -> None:
+    """`at_once`: what a tick ends goes in parts, between which all else may happen."""
+    world, version, now = World(at_once=at_once), 0, 0
     world.tick(-1)
     world.tick(0)
     for n, key in enumerate(KEYS):  # so that the first day that passes finds something to destroy
@@ -153,7 +157,7 @@ def test_at_rest_what_has_expired_is_gone_and_all_else_is_there(events: list[tup
             world.tick(now + what[0])
             now += what[0] if 0 <= what[0] <= 3 else 0
         elif kind == "step":
-            if any(world.driver.behind(TASK, t) for t in (TOPIC, CLOCK)):
+            if TASK in world.driver.ready():
                 world.step(*what)
         elif kind == "crash":
             world.driver.crash(TASK, lose_state=what[0])

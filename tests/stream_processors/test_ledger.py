@@ -10,9 +10,25 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_processors.ledger import Chain, Deletion, Form, Head, chained, digest, key, verify
+from schemas import contracts
+from schemas.codec import arrow_schema
+from stream_processors.ledger import Chain, Deletion, Form, Head, Page, chained, digest, key, verify
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy
+SCHEMA = arrow_schema(contracts.contract("governance/ledger"))
+WHOLE: dict[str, Any] = {
+    "dataset": None,
+    "supplier": "dfe",
+    "why": "expiry",
+    "as_of": date(2021, 6, 1),
+    "topic": "linkage.activity",
+    "reason": None,
+    "by": None,
+    "order_id": None,
+    "refused": False,
+    "tombstone": None,
+    "policy": "ab" * 32,
+}
 BODIES = st.lists(
     st.fixed_dictionaries(
         {
@@ -70,12 +86,22 @@ def test_a_removed_altered_doubled_or_swapped_line_shows(bodies: list[dict[str, 
 
 @UNHURRIED
 @given(BODIES)
-def test_a_line_of_a_form_is_as_one_that_is_written_by_itself(bodies: list[dict[str, Any]]) -> None:
-    head = Head(3, "ab" * 32)
-    for body in bodies:
-        each = {"record": "cd" * 32, "offset": 7}
-        form = Form({k: v for k, v in body.items() if k not in each})
-        assert form.chained(each["record"], 7, head) == chained(body | each, head)  # type: ignore[arg-type]
+def test_a_page_has_the_lines_that_are_written_one_by_one(bodies: list[dict[str, Any]]) -> None:
+    head, page = Head(3, "ab" * 32), Page(Head(3, "ab" * 32))
+    forms: list[Form] = []
+    lines = []
+    for i, body in enumerate(bodies):
+        each = {"record": f"{i:064x}", "offset": 7 + i}
+        line, head = chained(WHOLE | body | each, head)
+        lines.append(line)
+        fixed = {k: v for k, v in (WHOLE | body).items() if k not in each}
+        form = next((f for f in forms if f.fixed == fixed), None) or Form(fixed)
+        forms.append(form)
+        page.put(form, each["record"], each["offset"])  # type: ignore[arg-type]
+    assert page.batch(SCHEMA).to_pylist() == lines
+    assert page.head == head
+    assert page.keys() == [key(line) for line in lines]
+    assert sum(n for _, n in page.counted()) == len(page) == len(lines)
 
 
 @UNHURRIED

@@ -209,3 +209,58 @@ def test_a_day_counts_once_it_is_confirmed(ticks: list[int], confirmed: int | No
     for day in ticks:
         clock = clock.tick(day)
     assert clock.confirmed == confirmed
+
+
+@pytest.mark.parametrize("how", ["in one go", "killed before each commit", "killed after each commit", "two in hand"])
+def test_what_a_tick_ends_is_destroyed_in_parts_of_bounded_size(how: str) -> None:
+    world, most = World(at_once=7), 7
+    for i in range(30):
+        world.write(b"s|%032d" % i, activity(1 if i % 5 else 400))
+    world.tick(-1)
+    world.tick(0)
+    world.run(100)
+    world.tick(1)
+    sizes: list[int] = []
+    log = world.driver.log("governance.ledger", 0)
+    while not sizes or len(log.records) < 24:
+        before = len(log.records)
+        if how.startswith("killed"):
+            world.step(100, crash=how.split()[1])
+            if how == "killed before each commit":
+                assert len(log.records) == before
+                world.step(100)
+        else:
+            world.driver.step(TASK, 100, ahead=100 if how == "two in hand" else 0)
+        sizes.append(len(log.records) - before)
+    assert max(sizes) <= most * (2 if how == "two in hand" else 1), "no part is larger"
+    assert sum(sizes) == 24
+    world.run(100)
+    world.check()
+    assert len(world.driver.table("linkage.activity")) == 6
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [(False, [2, 1]), (True, [0, 2, 1])],  # a rebuilt calendar has what is under way, too
+)
+def test_after_a_start_a_step_without_records_goes_on_where_the_parts_had_come_to(
+    lost: bool, expected: list[int]
+) -> None:
+    world = World(at_once=2)
+    for i in range(5):
+        world.write(b"s|%032d" % i, activity(1))
+    for n in (-1, 0):
+        world.tick(n)
+    world.run(100)
+    world.tick(1)
+    world.step(100)
+    assert len(world.lines()) == 2
+    world.driver.crash(TASK, lose_state=lost)
+    task = world.driver._state[TASK]
+    parts, more = [], True
+    while more:
+        step = task.step([])
+        parts.append(sum(len(e.keys) for e in step.outputs.emits if e.topic == "governance.ledger"))
+        task.commit(step, task.store.position())
+        more = step.outputs.more
+    assert parts == expected

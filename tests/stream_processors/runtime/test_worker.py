@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,36 @@ class Counting:
         return {key for key, _ in view.scan("held", b"")}
 
 
+class InParts(Counting):
+    """The same, but a step says one value, and that there is more as long as there is."""
+
+    declaration = replace(
+        Counting.declaration, keeps=(*Counting.declaration.keeps, Table("unsaid", "true")), says_in_parts=True
+    )
+
+    def absorb(self, view: View, inputs: Sequence[Inputs]) -> set[bytes]:
+        for value in super().absorb(view, inputs):
+            view.put("unsaid", value, b"")
+        return set()
+
+    def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
+        assert not touched
+        unsaid = [key for key, _ in view.scan("unsaid", b"", 2)]
+        out = super().settle(view, unsaid[:1], inputs)
+        for key in unsaid[:1]:
+            view.put("unsaid", key, None)
+        out.more = len(unsaid) > 1
+        return out
+
+
 class World:
     """A worker of `Counting` on a broker that holds the records."""
 
+    counts: type[Counting] = Counting
+
     def __init__(self, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
         self.settings = Settings(home=tmp_path, security="plaintext", batch_records=BATCH)
-        self.broker, self.processor = Broker(), Counting()
+        self.broker, self.processor = Broker(), self.counts()
         for i, value in enumerate(RECORDS):
             self.broker.log("came").append(b"%d" % i, value, FIRST_MS)
         self.broker.serve(patch)
@@ -200,3 +225,26 @@ def test_stopped_with_two_in_hand_it_commits_both(world: World) -> None:
     world.processor.on_step = lambda n: world.stepped[n].set()
     world.run()
     world.assert_as_one_batch_after_the_other()
+
+
+class WorldInParts(World):
+    counts = InParts
+
+
+@pytest.mark.parametrize("answer", [None, ABORT, NOBODY_KNOWS])
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_what_is_said_in_parts_is_said_whole_before_the_records_that_come_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, answer: KafkaError | None
+) -> None:
+    world = WorldInParts(tmp_path, monkeypatch)
+    in_store = []
+
+    def committing(number: int) -> None:
+        in_store.append(world.broker.committed.get("came", (0, ""))[0])
+        if number == which and answer is not None:
+            raising(answer)
+
+    world.broker.committing = committing
+    world.run()
+    world.assert_as_one_batch_after_the_other()
+    assert len(in_store) > -(-len(RECORDS) // BATCH), "parts are transactions of their own"
