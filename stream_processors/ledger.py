@@ -113,17 +113,17 @@ class Form:
                 piece += f",{text}"
         self._before, self._pieces = pieces[0].removeprefix(","), (*pieces[1:], piece)
 
-    def digest(self, record: str, offset: int, head: Head) -> str:
-        """Of the line of a record (hex digits) that lay at an offset, put at the end of a chain."""
-        previous, name, sequence, end = self._pieces
-        return _hashed(f'{self._before}{offset}{previous}"{head.digest}"{name}"{record}"{sequence}{head.sequence}{end}')
+    def digest(self, record: str, offset: int, previous: str, sequence: int) -> str:
+        """Of the line of a record (hex digits) that lay at an offset, after the line that has the digest `previous`."""
+        p, name, number, end = self._pieces
+        return _hashed(f'{self._before}{offset}{p}"{previous}"{name}"{record}"{number}{sequence}{end}')
 
 
 class Page:
     """Lines that one step puts at the end of a chain, by column: no object is made of a line."""
 
     def __init__(self, head: Head) -> None:
-        self._first = self.head = head
+        self._first, self._sequence, self._digest = head, head.sequence, head.digest
         self._forms: dict[int, tuple[int, Form]] = {}
         self._form: list[int] = []
         self._records: list[str] = []
@@ -133,16 +133,21 @@ class Page:
     def __len__(self) -> int:
         return len(self._form)
 
+    @property
+    def head(self) -> Head:
+        """The end of the chain with these lines."""
+        return Head(self._sequence, self._digest)
+
     def put(self, form: Form, record: str, offset: int) -> None:
         """A line for a record (hex digits) that lay at an offset. Lines of one form had better have one object."""
-        digest = form.digest(record, offset, self.head)
-        self.head = Head(self.head.sequence + 1, digest)
+        self._digest = form.digest(record, offset, self._digest, self._sequence)
+        self._sequence += 1
         # The form is kept along with its number: no other object has its id while it lives.
         number, _ = self._forms.setdefault(id(form), (len(self._forms), form))
         self._form.append(number)
         self._records.append(record)
         self._offsets.append(offset)
-        self._digests.append(digest)
+        self._digests.append(self._digest)
 
     def counted(self) -> list[tuple[Line, int]]:
         """What the lines of each form have in common, and how many there are."""
@@ -154,7 +159,7 @@ class Page:
         each: dict[str, list[Any]] = {
             "record": self._records,
             "offset": self._offsets,
-            "sequence": list(range(self._first.sequence, self.head.sequence)),
+            "sequence": list(range(self._first.sequence, self._sequence)),
             "previous": [self._first.digest, *self._digests[:-1]],
             "digest": self._digests,
         }
