@@ -127,7 +127,7 @@ class Retention:
     known to be under way), and in `said` the clock, how far the calendar is done, the end of the ledger's chain, and
     what is under way.
 
-    What a tick ends is destroyed some at a time, so that a step takes no more memory however much that is. See ADR 42.
+    What a tick ends is destroyed some at a time, so that a step takes no more memory however much that is. See ADR 41.
     """
 
     version = ""

@@ -61,15 +61,15 @@ TARGETS = {
 @dataclass
 class Figures:
     """`rates` in records a second; `cpu_us`: processor time of a record in the stage's process; the rest in the unit
-    of its name."""
+    of its name, None if it was not measured."""
 
     records: int = 0
     rates: dict[str, float] = field(default_factory=dict)
     cpu_us: dict[str, float] = field(default_factory=dict)
-    trickle_p50_ms: float = 0.0
-    trickle_p99_ms: float = 0.0
+    trickle_p50_ms: float | None = None
+    trickle_p99_ms: float | None = None
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
-    rebuild_s_per_million: float = 0.0
+    rebuild_s_per_million: float | None = None
     expired: int = 0
     expiry_flow_s: float = 0.0
     tick_to_research_ms: float = 0.0
@@ -83,14 +83,18 @@ class Figures:
             "ratio_to_pass_through": {k: round(v / through, 3) for k, v in self.rates.items()} if through else {},
             "cpu_us_a_record": {k: round(v, 1) for k, v in self.cpu_us.items()},
             "targets": TARGETS,
-            "trickle_p50_ms": round(self.trickle_p50_ms, 1),
-            "trickle_p99_ms": round(self.trickle_p99_ms, 1),
+            "trickle_p50_ms": _rounded(self.trickle_p50_ms, 1),
+            "trickle_p99_ms": _rounded(self.trickle_p99_ms, 1),
             "peak_rss_mb": {k: round(v, 1) for k, v in self.peak_rss_mb.items()},
-            "rebuild_s_per_million": round(self.rebuild_s_per_million, 2),
+            "rebuild_s_per_million": _rounded(self.rebuild_s_per_million, 2),
             "expired_at_one_tick": self.expired,
             "expiry_to_empty_research_s": round(self.expiry_flow_s, 1),
             "tick_to_research_tombstone_ms": round(self.tick_to_research_ms),
         }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def bench(
