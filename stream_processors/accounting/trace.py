@@ -156,12 +156,17 @@ class _Follow:
         return last
 
     def _batches(self) -> dict[str, str]:
-        out = {}
+        """Of each publication; while it goes on it has a name that nobody else knows."""
+        whole: dict[str, str] = {}
+        going: set[str] = set()
         for record in self._source("governance.batch", None):
             if record.value is not None:
                 row = from_value("governance.batch", record.value, self._ids)
-                out[row["publication"]] = f" in batch {row['batch_id'][:12]}"
-        return out
+                if row["open"]:
+                    going.add(row["publication"])
+                else:
+                    whole[row["publication"]] = f" in batch {row['batch_id'][:12]}"
+        return dict.fromkeys(going, " in a batch that is not whole") | whole
 
     def _quarantined(self, topic: str, last: Record) -> str | None:
         place = f"{topic}|{last.partition}|{last.offset}".encode()

@@ -18,7 +18,7 @@ from stream_processors.clock import KEY
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.clock import tick_value
 from stream_processors.runtime.driver import Driver
-from tests.stream_processors.accounted import ended, flow, publish, records
+from tests.stream_processors.accounted import ended, flow, publish, records, report_of
 from tests.stream_processors.tables import PARTITIONS, REGISTRY, TOKEN_KEY
 
 ANNA = {
@@ -195,8 +195,16 @@ def test_every_step_says_where_and_when_and_in_which_batch() -> None:
         "state.publish",
     ]
     assert found.steps[0].at_ms == 1_500_000_000_000
-    assert "published in batch" in found.steps[0].what
     assert follow(driver, "dfe", "u1").events == {"absence": 1, "person": 1}
+
+
+def test_a_batch_has_the_name_that_reconcile_has_for_it_whichever_of_its_announcements_is_read_last() -> None:
+    driver, subjects = flow(), [f"u{i}" for i in range(8)]
+    for subject in subjects:
+        pupil(driver, subject)
+    ids = {b.batch_id[:12] for b in report_of(driver).batches}
+    named = {follow(driver, "dfe", s).steps[0].what.removeprefix("published in batch ") for s in subjects}
+    assert named == ids
 
 
 @pytest.mark.parametrize(
