@@ -125,7 +125,8 @@ def list_(
     columns = (*by, "records", "bytes", "attempts", "first_ms", "last_ms")
     several = len({r["edition"] for r in rows_}) > 1
     _print(rows_, [c for c in columns if c != "edition" or several])
-    typer.echo(f"{sum(r['records'] for r in rows_)} records")
+    found_ = sum(r["records"] for r in rows_)
+    typer.echo(f"{found_:,} record{'' if found_ == 1 else 's'}")
 
 
 @quarantine_app.command()
@@ -321,8 +322,13 @@ def _filter(
     until: str | None,
     editions: Sequence[str] | None,
 ) -> Any:
-    from infra.quarantine.entries import Filter
+    from infra.quarantine.entries import CLASSES, Filter
+    from schemas.contracts import DATASETS
 
+    there = sorted({d for of in DATASETS.values() for d in of})
+    for what, asked, known in (("class", errors, CLASSES), ("dataset", datasets, there)):
+        if lacking := sorted(set(asked or ()) - set(known)):
+            fail(f"there is no {what} {', '.join(lacking)}; there are {', '.join(known)}", EXIT_USAGE)
     return Filter(
         tuple(suppliers or ()),
         tuple(datasets or ()),

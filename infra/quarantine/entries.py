@@ -22,6 +22,11 @@ _TOPIC, _PARTITION, _OFFSET, _ERROR = (
 )
 _FIELD = "lethe.errors.field"
 _KEEPS_ITS_FAULT = "WrongPartition"
+CLASSES = (
+    "NullKey", "BadMagicByte", "UnknownSchemaId", "Undecodable", "RecordTooLarge", "KeyMismatch", "BadId",
+    "WrongPartition", "OutOfDomain",
+)  # fmt: skip
+"""Why a supplier's record is in quarantine."""
 
 Headers = Sequence[tuple[str, bytes]]
 

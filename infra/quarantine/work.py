@@ -25,6 +25,7 @@ from infra.quarantine.entries import Collector, Filter, Pace, decide, follow_new
 from infra.quarantine.reader import Reader
 from infra.settings import Settings
 from schemas import contracts
+from stream_processors.accounting.trace import DROPPED
 from stream_processors.edition import NAME, Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER, publication_of
@@ -478,6 +479,8 @@ class Work:
                 except BufferError:
                     producer.poll(0.05)
 
+        assert self.operation is not None
+        dropped = [(DROPPED, self.operation.operation_id.encode())]
         for c in group:
             if self._act == "requeue" and c.source_too:
                 headers = [(ATTEMPTS, str(c.attempts + 1).encode())]
@@ -485,7 +488,7 @@ class Work:
                     headers.append((BATCH_HEADER, c.publication))
                 send(c.source, c.value, c.source_key, partition, headers=headers)
             elif self._act == "drop" and c.source_too:
-                send(c.source, None, c.source_key, partition)
+                send(c.source, None, c.source_key, partition, headers=dropped)
             send(topic, None, c.key, partition)
         producer.produce(*mark)
         producer.flush(_CALL_S)

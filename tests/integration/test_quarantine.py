@@ -31,6 +31,7 @@ from infra.topic_table import messages, table
 from schemas.registry import Registry
 from schemas.rows import to_value
 from stream_processors.access import OPERATOR
+from stream_processors.accounting.trace import DROPPED
 from stream_processors.edition import Edition
 from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER
 from stream_processors.runtime.kafka import producer_config
@@ -178,7 +179,7 @@ def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_onc
     shown = lethe("show", *which, "--edition", "v2", "--limit", "1")
     assert [r["place"].partition("/")[0] for r in shown] == ["dfe@v2"]
     assert lethe("show", shown[0]["place"]) == shown
-    for unknown in (["--edition", "v9"], ["--supplier", "nobody"]):
+    for unknown in (["--edition", "v9"], ["--supplier", "nobody"], ["--error", "Foo"], ["--dataset", "foo"]):
         refused = CliRunner().invoke(app, ["quarantine", "ls", *unknown])
         assert refused.exit_code == 2
         assert "there are" in refused.stderr
@@ -289,6 +290,14 @@ def test_what_fails_again_says_how_often_and_what_is_revealed_or_dropped_is_audi
         assert lethe("drop", "--supplier", "dfe", "--reason", "broken", "--execute")["drop"] == 1
         assert table(settings, QUARANTINE) == {}
         assert key.encode() not in table(settings, topic), "a replay would bring it back"
+        last = log.all()[-1]
+        (gone,) = [m for m in messages(settings, topic) if m.key() == key.encode() and m.value() is None]
+        assert gone.headers() == [(DROPPED, last.operation_id.encode())], "trace tells it from a supplier's deletion"
+        told = CliRunner().invoke(app, ["operations", "--json"])
+        assert json.loads(told.stdout)[-1]["what"]["suppliers"] == ["dfe"], "one document, none within it"
+        found = json.loads(CliRunner().invoke(app, ["top", "--json"]).stdout)
+        assert {r["error"] for r in found["quarantine"]} == {"BadMagicByte"}
+        assert {s["processor"] for s in found["flow"]} > {"pseudonymise", "join"}
 
 
 def _until_quarantined(attempts: int) -> None:

@@ -13,11 +13,13 @@ import pytest
 
 from infra.tracer import NoSuchDatasetError, traced
 from stream_processors.accounting.tables import Record
-from stream_processors.accounting.trace import Trace, trace
+from stream_processors.accounting.trace import DROPPED, Trace, trace
 from stream_processors.clock import KEY
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.clock import tick_value
+from stream_processors.runtime.account import ATTEMPTS
 from stream_processors.runtime.driver import Driver
+from stream_processors.runtime.partition import partition_of
 from tests.stream_processors.accounted import ended, flow, publish, records, report_of
 from tests.stream_processors.tables import PARTITIONS, REGISTRY, TOKEN_KEY
 
@@ -155,6 +157,30 @@ CASES = {
     "expired event": Case(expired, "it was destroyed, as of", "ledger", "r1"),
     "the family is gone": Case(family_gone, "nobody of the cohort agrees", "compare"),
 }
+
+
+def test_a_record_in_another_partition_than_its_own_is_found_in_quarantine() -> None:
+    driver = flow()
+    row = {"UPN": "u1", **ANNA}
+    ((subject, key, value),) = records("dfe", "person", pl.DataFrame([row]))
+    elsewhere = (partition_of(subject, PARTITIONS) + 1) % PARTITIONS
+    driver.append("identified.dfe.person", elsewhere, key, value, 1_500_000_000_000)
+    driver.run(100)
+    found = follow(driver, "dfe", "u1")
+    assert found.answer == "It is in quarantine: WrongPartition, field UPN."
+    assert [s.partition for s in found.steps] == [elsewhere] * 2
+
+
+def test_what_an_operator_put_back_or_dropped_is_not_said_of_the_supplier() -> None:
+    driver = flow()
+    ((subject, key, value),) = records("dfe", "person", pl.DataFrame([{"UPN": "u1", **ANNA}]))
+    home = partition_of(subject, PARTITIONS)
+    driver.append("identified.dfe.person", home, key, value, 1_500_000_000_000, [(ATTEMPTS, b"1")])
+    assert follow(driver, "dfe", "u1").steps[0].what == "put back from quarantine"
+    driver.append("identified.dfe.person", home, key, None, 1_500_000_000_000, [(DROPPED, b"an operation")])
+    found = follow(driver, "dfe", "u1")
+    assert found.steps[-1].what == "dropped from quarantine"
+    assert "an operator has dropped it" in found.answer
 
 
 @pytest.mark.parametrize("name", CASES)
