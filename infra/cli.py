@@ -103,11 +103,17 @@ for _one in _IN_ORDER:
 
 
 def main() -> None:
-    """Entry point of the command. A credential that is missing or may not be used is one line, whoever needs it."""
+    """Entry point of the command. A credential or another file that is missing or may not be used is one line, whoever
+    needs it."""
     try:
         app()
     except KeyFileError as e:
         typer.echo(f"error: {e}", err=True)
+        sys.exit(EXIT_ERROR)
+    except OSError as e:
+        if e.filename is None:
+            raise
+        typer.echo(f"error: {e.filename}: {e.strerror}", err=True)
         sys.exit(EXIT_ERROR)
 
 

@@ -67,6 +67,7 @@ def operations(as_json: AsJson = False) -> None:
     Example: lethe operations --json
     """
     rows = _rows("governance.operation", lambda r: (r["begun_ms"], r["operation_id"]))
+    rows = [{**row, "what": json.loads(row["what"] or "{}")} for row in rows]
     columns = ("operation_id", "kind", "state", "begun_ms", "by", "reason", "what", "done", "skipped")
     _show(rows, columns, as_json, "nobody has done anything yet")
 
@@ -106,4 +107,10 @@ def _cell(column: str, value: object) -> str:
         return ""
     if column.endswith("_ms") and isinstance(value, int):
         return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds")
+    if isinstance(value, dict):  # what was asked for; what was not says nothing
+        return ", ".join(f"{name} {_listed(v)}" for name, v in value.items() if v not in (None, "", False, []))
     return str(value)
+
+
+def _listed(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

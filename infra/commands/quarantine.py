@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +27,9 @@ from infra.commands.options import (
 from infra.errors import EXIT_ERROR, EXIT_USAGE, fail
 from infra.settings import Settings
 
+if TYPE_CHECKING:
+    from stream_processors.edition import Edition
+
 quarantine_app = typer.Typer(help="Records that failed: look at them, put them back, drop them.", no_args_is_help=True)
 
 Suppliers = Annotated[
@@ -43,6 +47,12 @@ Since = Annotated[
     typer.Option(help="Quarantined at that moment or later: 2026-03-01T12:00 (UTC), or 2h ago.", show_default=False),
 ]
 Until = Annotated[str | None, typer.Option(help="Quarantined before that moment.", show_default=False)]
+Editions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edition", help="As this edition has it, or plain; may be given again. By default all.", show_default=False
+    ),
+]
 Resume = Annotated[
     str | None,
     typer.Option(metavar="ID", help="Go on with an operation that was interrupted or killed.", show_default=False),
@@ -70,6 +80,7 @@ def list_(
     error: Errors = None,
     since: Since = None,
     until: Until = None,
+    edition: Editions = None,
     as_json: AsJson = False,
 ) -> None:
     """Count what is in quarantine, by supplier, dataset, class of error and field. No value, no key.
@@ -80,19 +91,18 @@ def list_(
 
     from infra.quarantine.entries import counts
     from infra.quarantine.reader import Reader
-    from infra.quarantine.work import quarantines, scan, supplier_of
-    from stream_processors.edition import Edition
+    from infra.quarantine.work import quarantines, scan
 
-    meant = _filter(supplier, dataset, error, since, until)
+    meant = _filter(supplier, dataset, error, since, until, edition)
     found: list[pl.DataFrame] = []
-    with asking(), bar() as on_progress, Reader(_settings()) as reader:
-        for topic, partitions in quarantines(reader.topics(), meant.suppliers, Edition(Settings().edition)).items():
-            for p in range(partitions):
-                low, high = reader.ends(topic, p)
-                rows = scan(reader, topic, p, low, high, _summed(on_progress, f"{supplier_of(topic)} {p}", high - low))
+    with _asking(), bar() as on_progress, Reader(_settings()) as reader:
+        for q in quarantines(reader.topics(), meant):
+            for p in range(q.partitions):
+                low, high = reader.ends(q.topic, p)
+                rows = scan(reader, q.topic, p, low, high, _summed(on_progress, f"{q.name} {p}", high - low))
                 mine = counts(meant.of(rows.latest()))
-                found.append(mine.insert_column(0, pl.lit(supplier_of(topic)).alias("supplier")))
-    by = ["supplier", "dataset", "error", "field"]
+                found.append(mine.with_columns(supplier=pl.lit(q.supplier), edition=pl.lit(q.edition.named())))
+    by = ["supplier", "edition", "dataset", "error", "field"]
     rows_: list[dict[str, Any]] = []
     if found:
         rows_ = (
@@ -112,20 +122,27 @@ def list_(
     if not rows_:
         typer.echo("nothing is in quarantine that fits")
         return
-    _print(rows_, (*by, "records", "bytes", "attempts", "first_ms", "last_ms"))
-    typer.echo(f"{sum(r['records'] for r in rows_)} records")
+    columns = (*by, "records", "bytes", "attempts", "first_ms", "last_ms")
+    several = len({r["edition"] for r in rows_}) > 1
+    _print(rows_, [c for c in columns if c != "edition" or several])
+    found_ = sum(r["records"] for r in rows_)
+    typer.echo(f"{found_:,} record{'' if found_ == 1 else 's'}")
 
 
 @quarantine_app.command()
 def show(
     place: Annotated[
-        str | None, typer.Argument(metavar="[PLACE]", help="One entry, as <supplier>/<partition>/<offset>.")
+        str | None,
+        typer.Argument(
+            metavar="[PLACE]", help="One entry, as <supplier>/<partition>/<offset>; of an edition <supplier>@v2/..."
+        ),
     ] = None,
     supplier: Suppliers = None,
     dataset: Datasets = None,
     error: Errors = None,
     since: Since = None,
     until: Until = None,
+    edition: Editions = None,
     limit: Annotated[int, typer.Option(min=1, help="Show so many, the latest.")] = 20,
     reveal: Annotated[bool, typer.Option("--reveal", help="Show key and value of one entry; this is audited.")] = False,
     reason: Annotated[str | None, typer.Option(help="With --reveal: why.", show_default=False)] = None,
@@ -143,9 +160,11 @@ def show(
     if reveal and (place is None or not (reason or "").strip()):
         fail("--reveal needs one PLACE, as <supplier>/<partition>/<offset>, and a --reason", EXIT_USAGE)
     at = _place(place) if place else None
-    meant = _filter([at[0]] if at else supplier, dataset, error, since, until)
+    if at:
+        supplier, edition = [at[0]], [at[1].named()]
+    meant = _filter(supplier, dataset, error, since, until, edition)
     settings = _settings()
-    with asking():
+    with _asking():
         rows = entries(settings, meant, at, limit)
         if at and not rows:
             fail(f"{place}: no entry lies there (any more)", EXIT_ERROR)
@@ -170,6 +189,7 @@ def requeue(
     error: Errors = None,
     since: Since = None,
     until: Until = None,
+    edition: Editions = None,
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="At most so many records a second.", show_default=False)
     ] = None,
@@ -186,7 +206,8 @@ def requeue(
 
     Example: lethe quarantine requeue --supplier dfe --dataset absence --error OutOfDomain --rate 500 --execute
     """
-    _act("requeue", _filter(supplier, dataset, error, since, until), reason, by, resume, execute, as_json, rate=rate)
+    meant = _filter(supplier, dataset, error, since, until, edition)
+    _act("requeue", meant, reason, by, resume, execute, as_json, rate=rate)
 
 
 @quarantine_app.command()
@@ -196,6 +217,7 @@ def drop(
     error: Errors = None,
     since: Since = None,
     until: Until = None,
+    edition: Editions = None,
     superseded: Annotated[
         bool, typer.Option("--superseded", help="Only those that a newer record, or a deletion, has overtaken.")
     ] = False,
@@ -211,7 +233,7 @@ def drop(
     """
     if execute and not resume and not (reason or "").strip():
         fail("drop --execute needs a --reason", EXIT_USAGE)
-    meant = _filter(supplier, dataset, error, since, until)
+    meant = _filter(supplier, dataset, error, since, until, edition)
     _act("drop", meant, reason, by, resume, execute, as_json, superseded=superseded)
 
 
@@ -257,17 +279,23 @@ def _act(
                 what = {**vars(meant), "rate": rate, "superseded": superseded}
                 operation = operation or Operation(kind, by or whoever(), reason, what, now_ms())
                 go_on = f"; then go on with `lethe quarantine {act} --resume {operation.operation_id} --execute`"
-                with asking(go_on):
+                with _asking(go_on):
                     tally = work.execute(operation, log)
             else:
-                with asking():
+                with _asking():
                     tally = work.preview()
         except InterruptedWorkError:
             done = f"{work.tally.done} {_DONE[act]}" if execute else "nothing was changed"
             typer.echo(f"interrupted: {done}{go_on.replace('; then', '; nothing is half done:')}", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
-        found = {"executed": execute, act: tally.done, "left": tally.left, "by_dataset": tally.by_dataset}
+        found = {
+            "executed": execute,
+            act: tally.done,
+            "also": tally.also,
+            "left": tally.left,
+            "by_dataset": tally.by_dataset,
+        }
         typer.echo(
             json.dumps(found | {"operation": operation.operation_id if execute and operation else None}, indent=1)
         )
@@ -275,6 +303,8 @@ def _act(
         verb = _DONE[act] if execute else f"would be {_DONE[act]}"
         by_dataset = ", ".join(f"{d}: {n}" for d, n in sorted(tally.by_dataset.items()))
         typer.echo(f"{tally.done} {verb}" + (f" ({by_dataset})" if by_dataset else ""))
+        if tally.also:
+            typer.echo(f"{tally.also} entries of the same records in other editions: they go with them")
         for why, n in sorted(tally.left.items()):
             typer.echo(f"{n} left as they are, {why}: {_WHY[why]}")
     if not execute:
@@ -290,23 +320,44 @@ def _filter(
     errors: Sequence[str] | None,
     since: str | None,
     until: str | None,
+    editions: Sequence[str] | None,
 ) -> Any:
-    from infra.quarantine.entries import Filter
+    from infra.quarantine.entries import CLASSES, Filter
+    from schemas.contracts import DATASETS
 
+    there = sorted({d for of in DATASETS.values() for d in of})
+    for what, asked, known in (("class", errors, CLASSES), ("dataset", datasets, there)):
+        if lacking := sorted(set(asked or ()) - set(known)):
+            fail(f"there is no {what} {', '.join(lacking)}; there are {', '.join(known)}", EXIT_USAGE)
     return Filter(
         tuple(suppliers or ()),
         tuple(datasets or ()),
         tuple(errors or ()),
         moment_ms("--since", since),
         moment_ms("--until", until),
+        tuple(editions or ()),
     )
 
 
-def _place(text: str) -> tuple[str, int, int]:
-    supplier, *numbers = text.split("/")
+def _place(text: str) -> tuple[str, Edition, int, int]:
+    from stream_processors.edition import edition_of
+
+    name, *numbers = text.split("/")
     if len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
         fail("PLACE must be <supplier>/<partition>/<offset>, as `lethe quarantine show` prints it", EXIT_USAGE)
-    return supplier, int(numbers[0]), int(numbers[1])
+    return *edition_of(name), int(numbers[0]), int(numbers[1])
+
+
+@contextmanager
+def _asking(go_on: str = "") -> Iterator[None]:
+    """As `asking`; a supplier or an edition that has no quarantine is wrong usage."""
+    from infra.quarantine.work import NothingMeantError
+
+    try:
+        with asking(go_on):
+            yield
+    except NothingMeantError as e:
+        fail(str(e), EXIT_USAGE)
 
 
 def _summed(on_progress: Callable[[str, int, int], None], what: str, of: int) -> Callable[[int], None]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from producers.rejected import Rejected
     from stream_processors.accounting.reconcile import Report
 
+_COUNTS = ("read", "rejected", "published", "accepted", "deletions", "refused", "quarantined")
+_ALWAYS = frozenset({"read", "published", "accepted"})
+_REJECTS = 20
 _SETTLE_S = 30.0  # what was made of a stray goes after it
 
 
@@ -46,9 +51,9 @@ def reconcile(
 ) -> None:
     """Balance every batch end to end, and every hop of the flow record by record; name what does not balance.
 
-    Of each batch: read = rejected + published; published = accepted + deletions + quarantined; accepted by what became
-    of it. Of each processor: what it read, said and left standing, by partition and offsets. Reads counts, references
-    and the outcomes of links; decodes no value. With --supplier or --batch it is the supplier's own report.
+    Of each batch: read = rejected + published; published = accepted + deletions + refused + quarantined; accepted by
+    what became of it. Of each processor: what it read, said and left standing, by partition and offsets. Reads counts,
+    references and the outcomes of links; decodes no value. With --supplier or --batch it is the supplier's own report.
 
     What is lost, a replay says again. What is said too much, --remove-strays takes back: with --execute and --reason.
 
@@ -79,6 +84,9 @@ def reconcile(
     found = whole.of(supplier, batch)
     if batch is not None and not found.batches:
         fail(f"no batch starts with {batch}; `lethe batches` lists them", EXIT_ERROR)
+    if supplier is not None and not found.batches:
+        there = ", ".join(sorted({b.supplier for b in whole.batches})) or "nobody"
+        fail(f"no batch of {supplier} was announced; there are batches of {there}", EXIT_ERROR)
     rejects = {
         b.batch_id: lines
         for b in found.batches
@@ -89,7 +97,7 @@ def reconcile(
     if as_json:
         typer.echo(json.dumps(_json(found, rejects), indent=1))
     else:
-        _show(found, Console())
+        _show(found, rejects if supplier or batch else {}, Console(), detailed=batch is not None)
     raise typer.Exit({"balanced": 0, "pending": EXIT_PENDING, "differs": EXIT_ERROR}[found.state])
 
 
@@ -118,36 +126,35 @@ def _removed(
     return found
 
 
-def _json(found: Report, rejects: dict[str, list[Rejected]]) -> dict[str, Any]:
+def _json(found: Report, rejects: Mapping[str, Sequence[Rejected]]) -> dict[str, Any]:
     whole = found.as_json()
     for row in whole["batches"]:
         row["rejects"] = [vars(r) for r in rejects.get(row["batch_id"], ())]
     return whole
 
 
-def _show(found: Report, console: Console) -> None:
+def _show(found: Report, rejects: Mapping[str, Sequence[Rejected]], console: Console, *, detailed: bool) -> None:
+    from stream_processors.accounting.page import rows
+
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    names = (
-        "supplier",
-        "dataset",
-        "batch",
-        "read",
-        "rejected",
-        "published",
-        "accepted",
-        "deletions",
-        "refused",
-        "quarantined",
-        "state",
-    )
     if found.batches:
-        table = Table(*(Column(name, overflow="fold") for name in names))
+        counts = [c for c in _COUNTS if c in _ALWAYS or any(getattr(b, c) for b in found.batches)]
+        names = ("batch", "of", *(() if found.state == "balanced" else ("state",)))
+        whole = (Column(name, no_wrap=True) for name in names)
+        numbers = (Column(name, justify="right", overflow="fold") for name in counts)
+        table = Table(*whole, *numbers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for b in found.batches:
-            numbers = (b.read, b.rejected, b.published, b.accepted, b.deletions, b.refused, b.quarantined)
-            table.add_row(b.supplier, b.dataset, b.batch_id[:12], *(f"{n:,}" for n in numbers), b.state)
+            told = (b.batch_id[:8], f"{b.supplier} {b.dataset}", b.state)[: len(names)]
+            table.add_row(*told, *(f"{getattr(b, name):,}" for name in counts))
         console.print(table)
+        if detailed:
+            for b in found.batches:
+                for name, n in rows(b):
+                    say(f"{n:>12,}  {name}")
+                if b.match_rate is not None:
+                    say(f"{b.match_rate:>12.1%}  of what is held belongs to somebody of the cohort")
     if found.datasets:
         table = Table("supplier", "dataset", "held", "what became of it", "gone")
         for d in found.datasets:
@@ -157,10 +164,15 @@ def _show(found: Report, console: Console) -> None:
                 d.supplier, d.dataset, f"{d.held:,}", outcomes, ", ".join(f"{k} {n:,}" for k, n in gone.items() if n)
             )
         console.print(table)
-    for note in [*found.notes, *(f"{b.batch_id[:12]}: {n}" for b in found.batches for n in b.notes)]:
+    for note in [*found.notes, *(f"{b.batch_id[:8]}: {n}" for b in found.batches for n in b.notes)]:
         say(f"note: {note}")
     for at in found.behind[:20]:
         say(f"behind: {at.processor}, {at.topic}-{at.partition} at offset {at.committed} of {at.end}")
+    for batch_id, lines in rejects.items():
+        for r in lines[:_REJECTS]:
+            say(f"{batch_id[:8]}: rejected line {r.line}, {r.field or 'the row'}: {r.reason}")
+        if len(lines) > _REJECTS:
+            say(f"{batch_id[:8]}: and {len(lines) - _REJECTS:,} more; --html and --json have them all")
     for finding in found.findings:
         say(f"imbalance: {finding.text}")
     said = {

@@ -26,35 +26,38 @@ def top(
 
     Example: lethe top
     """
-    from confluent_kafka import KafkaException
-
-    from infra.commands.options import away, up
+    from infra.commands.options import asking, up
     from infra.monitoring.picture import Sampler, picture
-    from infra.monitoring.top import TopApp, Watched, shown, watched
+    from infra.monitoring.top import TopApp, Watched, beside, shown, watched
 
     settings = up(Settings())
     sampler = Sampler(settings)
     try:
-        first = sampler.sample()
-        if not (once or as_json):
+        with asking():
+            first = sampler.sample()
+            if not (once or as_json):
 
-            def look() -> Watched:
-                return watched(settings, sampler)
+                def look() -> Watched:
+                    return watched(settings, sampler)
 
-            TopApp(look, every_s).run()
-            return
-        time.sleep(1.0)  # a rate is of two looks
-        stages = picture(first, sampler.sample())
-    except KafkaException as e:
-        away(e)
+                TopApp(look, every_s).run()
+                return
+            time.sleep(1.0)  # a rate is of two looks
+            found = watched(settings, sampler)
     finally:
         sampler.close()
+    stages = picture(first, found.sample)
     if as_json:
-        typer.echo(json.dumps([_row(s) for s in stages], indent=1))
+        failed = [
+            {"supplier": supplier, "dataset": dataset, "error": error, "records": n}
+            for (supplier, dataset, error), n in sorted(found.quarantine.items())
+        ]
+        document = {"flow": [_row(s) for s in stages], "quarantine": failed, "alerts": list(found.alerts)}
+        typer.echo(json.dumps(document, indent=1))
     else:
-        from rich.console import Console
+        from rich.console import Console, Group
 
-        Console().print(shown(stages))
+        Console().print(Group(shown(stages), beside(found)))
 
 
 def _row(stage: Stage) -> dict[str, Any]:

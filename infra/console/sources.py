@@ -137,9 +137,11 @@ class ClusterSources:
         from infra.quarantine.work import Work
         from schemas.registry import Registry
         from stream_processors.access import QUARANTINE
+        from stream_processors.edition import edition_of
 
         settings = self.settings.acting_as(QUARANTINE)
-        meant = Filter((chosen.supplier,), (chosen.dataset,), (chosen.error,))
+        supplier, _ = edition_of(chosen.supplier)  # in all editions: it is the same record at its source
+        meant = Filter((supplier,), (chosen.dataset,), (chosen.error,))
         work = Work(settings, "requeue", meant)
         if not execute:
             tally = work.preview()

@@ -69,8 +69,7 @@ def examine(settings: Settings, folders: Iterable[Path], on_step: OnStep = lambd
         on_step("processes")
         found += examined.processes()
         on_step("alerts and quarantine")
-        for mine in examined.editions.values():
-            found += findings.quarantine(quarantined(mine, registry))
+        found += findings.quarantine(quarantined(settings, registry))
         found += findings.standing_alerts(from_value(_ALERT, v, registry) for v in table(settings, _ALERT).values())
         told = [from_value(CLOCK, v, registry)["as_of"] for v in table(settings, CLOCK).values()]
     finally:

@@ -218,14 +218,14 @@ def standing_alerts(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
 
 
 def quarantine(counts: Mapping[tuple[str, str, str], int]) -> list[Finding]:
-    """Records in quarantine, by supplier, dataset and class of error."""
+    """Records in quarantine, by supplier (`dfe`, `dfe@v2`), dataset and class of error."""
     return [
         Finding(
             "quarantine",
             "info",
             f"{supplier}.{dataset}",
             f"{n:,} records in quarantine: {error}",
-            f"`lethe quarantine ls --supplier {supplier}`",
+            f"`lethe quarantine ls --supplier {edition_of(supplier)[0]}`",
         )
         for (supplier, dataset, error), n in sorted(counts.items())
     ]

@@ -199,14 +199,19 @@ def quarantined(settings: Settings, ids: SchemaIds) -> Counter[tuple[str, str, s
 
 
 def quarantined_fields(settings: Settings, ids: SchemaIds) -> Counter[tuple[str, str, str, str]]:
-    """Records in quarantine by supplier, dataset, class of error and field at fault (empty for none).
+    """Records in quarantine by supplier, dataset, class of error and field at fault (empty for none); those of an
+    edition by `<supplier>@<edition>`.
 
     Raises:
         KafkaException: the broker does not answer.
     """
-    topic = "governance.quarantine"
-    rows = (from_value(topic, value, ids) for value in table(settings, topic).values())
-    return Counter((r["supplier"], r["topic"].rpartition(".")[2], r["error"], r["field"] or "") for r in rows)
+    topic, found = "governance.quarantine", Counter[tuple[str, str, str, str]]()
+    for edition, mine in of_each(settings).items():
+        for value in table(mine, topic).values():
+            r = from_value(topic, value, ids)
+            name = edition.folder(r["supplier"])
+            found[name, r["topic"].rpartition(".")[2], r["error"], r["field"] or ""] += 1
+    return found
 
 
 def processes(settings: Settings) -> list[Seen]:

@@ -22,6 +22,11 @@ _TOPIC, _PARTITION, _OFFSET, _ERROR = (
 )
 _FIELD = "lethe.errors.field"
 _KEEPS_ITS_FAULT = "WrongPartition"
+CLASSES = (
+    "NullKey", "BadMagicByte", "UnknownSchemaId", "Undecodable", "RecordTooLarge", "KeyMismatch", "BadId",
+    "WrongPartition", "OutOfDomain",
+)  # fmt: skip
+"""Why a supplier's record is in quarantine."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -58,13 +63,15 @@ def place_of(headers: Headers | None) -> Place:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which entries. Empty or None: all. Times are when they were quarantined, since <= t < until, ms since 1970."""
+    """Which entries. Empty or None: all. Times are when they were quarantined, since <= t < until, ms since 1970.
+    Editions are those whose processors put them there, by the names that people use."""
 
     suppliers: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     since_ms: int | None = None
     until_ms: int | None = None
+    editions: tuple[str, ...] = ()
 
     def of(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows that are meant."""

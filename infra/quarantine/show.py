@@ -8,15 +8,15 @@ from typing import Any
 from infra.operation import Operation, OperationLog, now_ms, whoever
 from infra.quarantine.entries import Filter, place_of
 from infra.quarantine.reader import Reader
-from infra.quarantine.work import quarantines, scan, supplier_of
+from infra.quarantine.work import quarantines, scan
 from infra.settings import Settings
 from schemas import contracts, wire
 from schemas.registry import Registry, RegistryDownError
 from schemas.rows import from_value
 from stream_processors.edition import Edition
 
-At = tuple[str, int, int]
-"""Supplier, and partition and offset in its quarantine topic."""
+At = tuple[str, Edition, int, int]
+"""Supplier and edition, and partition and offset in that quarantine topic."""
 
 
 def entries(settings: Settings, meant: Filter, at: At | None, limit: int) -> list[dict[str, Any]]:
@@ -26,18 +26,17 @@ def entries(settings: Settings, meant: Filter, at: At | None, limit: int) -> lis
         KafkaException: the broker is away.
     """
     found: list[tuple[int, int, dict[str, Any]]] = []
-    edition = Edition(settings.edition)
     with Reader(settings) as reader:
-        for topic, partitions in quarantines(reader.topics(), meant.suppliers, edition).items():
-            supplier = supplier_of(topic)
-            for p in range(partitions) if at is None else [at[1]] if at[1] < partitions else []:
-                rows = meant.of(scan(reader, topic, p, *reader.ends(topic, p), lambda _: None).latest())
+        for q in quarantines(reader.topics(), meant):
+            for p in range(q.partitions) if at is None else [at[2]] if at[2] < q.partitions else []:
+                rows = meant.of(scan(reader, q.topic, p, *reader.ends(q.topic, p), lambda _: None).latest())
                 if at is not None:
-                    rows = rows.filter(rows["offset"] == at[2])
+                    rows = rows.filter(rows["offset"] == at[3])
                 for row in rows.tail(limit).to_dicts():
                     shown = {
-                        "place": f"{supplier}/{p}/{row['offset']}",
-                        "supplier": supplier,
+                        "place": f"{q.name}/{p}/{row['offset']}",
+                        "supplier": q.supplier,
+                        "edition": q.edition.named(),
                         **{n: row[n] for n in ("dataset", "error", "field")},
                         "record": f"{row['source']}/{row['partition']}/{row['source_offset']}",
                         "bytes": row["size"],
@@ -55,8 +54,8 @@ def revealed(settings: Settings, at: At, reason: str, by: str | None) -> dict[st
     Raises:
         KafkaException, RegistryDownError: it could not be audited, and so is not shown.
     """
-    supplier, partition, offset = at
-    topic = Edition(settings.edition).topic(contracts.quarantine_topic(supplier))
+    supplier, edition, partition, offset = at
+    topic = edition.topic(contracts.quarantine_topic(supplier))
     registry = Registry(settings.registry, deadline_seconds=10)
     what = {"topic": topic, "partition": partition, "offset": offset}
     operation = Operation("quarantine_reveal", by or whoever(), reason, what, now_ms(), state="done", done=1)

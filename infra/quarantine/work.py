@@ -8,9 +8,11 @@ somebody did, all is taken back and done again without those keys. So no older v
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +25,8 @@ from infra.quarantine.entries import Collector, Filter, Pace, decide, follow_new
 from infra.quarantine.reader import Reader
 from infra.settings import Settings
 from schemas import contracts
-from stream_processors.edition import Edition
+from stream_processors.accounting.trace import DROPPED
+from stream_processors.edition import NAME, Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER, publication_of
 from stream_processors.runtime.faults import Faults
@@ -38,9 +41,8 @@ _TRANSACTION_MS = 30_000
 _CALL_S = 30.0
 _MOST_RECORDS = 2_000
 _MOST_BYTES = 16 << 20
-_SUFFIX = ".quarantine"
 _PREFIX = "identified."
-_PLAIN = Edition()
+_QUARANTINE = re.compile(rf"identified\.([a-z0-9-]+)\.quarantine(?:\.({NAME}))?")
 
 
 @dataclass
@@ -50,6 +52,13 @@ class Tally:
     done: int = 0
     left: dict[str, int] = field(default_factory=dict)
     by_dataset: dict[str, int] = field(default_factory=dict)
+    also: int = 0
+    """Entries of requeued records that other editions had too: they leave quarantine with them."""
+
+    def take(self, dataset: str, count: int = 1) -> None:
+        """Count entries that are acted on."""
+        self.done += count
+        self.by_dataset[dataset] = self.by_dataset.get(dataset, 0) + count
 
     def leave(self, why: str, count: int = 1) -> None:
         """Count entries that stay."""
@@ -59,8 +68,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One entry to act on: key in quarantine, source topic and key, value, attempts so far, whether the source's record
-    goes too (drop), and the publication that it came in with (empty for none)."""
+    """One entry to act on: key in quarantine, source topic and key, value, attempts so far, whether its source has
+    a part in it (the record goes back, or is dropped there, too), and the publication that it came in with (empty for
+    none)."""
 
     offset: int
     key: bytes
@@ -74,6 +84,10 @@ class Chosen:
     def source_key(self) -> bytes:
         """The key of the record that failed."""
         return self.key.partition(b"|")[2]
+
+
+class NothingMeantError(ValueError):
+    """A supplier or an edition is asked for that has no quarantine. The message says which there are."""
 
 
 class InterruptedWorkError(Exception):
@@ -98,15 +112,55 @@ class _Sent:
     own: frozenset[tuple[str, int]]
 
 
-def supplier_of(topic: str) -> str:
-    """The supplier of a quarantine topic, of whichever edition."""
-    return topic.split(".")[1]
+@dataclass(frozen=True)
+class Quarantine:
+    """One quarantine topic: of a supplier, and of the edition whose processors write it."""
+
+    topic: str
+    supplier: str
+    edition: Edition
+    partitions: int
+
+    @property
+    def name(self) -> str:
+        """As places have it: `dfe`, `dfe@v2`."""
+        return self.edition.folder(self.supplier)
 
 
-def quarantines(topics: Mapping[str, int], only: Sequence[str] = (), edition: Edition = _PLAIN) -> dict[str, int]:
-    """Quarantine topics of an edition and their partitions, of these suppliers or of all."""
-    found = {t: n for t, n in sorted(topics.items()) if edition.holds(t) and _is_quarantine(edition.plain(t))}
-    return {t: n for t, n in found.items() if not only or supplier_of(t) in only}
+def quarantines(topics: Mapping[str, int], meant: Filter | None = None) -> list[Quarantine]:
+    """The quarantine topics of all editions, of the suppliers and editions that are meant; a supplier's together.
+
+    Raises:
+        NothingMeantError: there is no such supplier, or no such edition.
+    """
+    found = [
+        Quarantine(topic, of[1], Edition(of[2] or ""), partitions)
+        for topic, partitions in topics.items()
+        if (of := _QUARANTINE.fullmatch(topic)) is not None
+    ]
+    meant = meant or Filter()
+    for what, asked, there in (
+        ("supplier", meant.suppliers, {q.supplier for q in found}),
+        ("edition", meant.editions, {q.edition.named() for q in found}),
+    ):
+        if lacking := sorted(set(asked) - there):
+            raise NothingMeantError(
+                f"no {what} {', '.join(lacking)} has a quarantine; there are: {', '.join(sorted(there))}"
+            )
+    return sorted(
+        (
+            q
+            for q in found
+            if (not meant.suppliers or q.supplier in meant.suppliers)
+            and (not meant.editions or q.edition.named() in meant.editions)
+        ),
+        key=lambda q: (q.supplier, q.edition.name),
+    )
+
+
+def named(topic: str) -> str:
+    """A quarantine topic as places have it: `dfe`, `dfe@v2`."""
+    return quarantines({topic: 0})[0].name
 
 
 def scan(reader: Reader, topic: str, partition: int, start: int, stop: int, seen: Callable[[int], None]) -> Collector:
@@ -126,12 +180,11 @@ def scan(reader: Reader, topic: str, partition: int, start: int, stop: int, seen
     return out
 
 
-def _is_quarantine(plain: str) -> bool:
-    return plain.startswith(_PREFIX) and plain.endswith(_SUFFIX)
-
-
 class Work:
-    """One act over the quarantine topics of some suppliers; `run` previews it or does it."""
+    """One act over quarantine topics; `preview` counts, `execute` does it.
+
+    What several editions could not read is the same record at its source: it goes back once, and each of them reads it.
+    """
 
     def __init__(
         self,
@@ -153,7 +206,11 @@ class Work:
         self._superseded_only, self._on_progress, self._faults = superseded_only, on_progress, faults or Faults()
         self._stopping = stopping
         self._clock, self._sleep = clock, sleep
-        self._edition = Edition(settings.edition)
+        self._doing = False
+        self._went: tuple[tuple[str, int], list[pl.DataFrame]] | None = None
+        """Of requeue: supplier and partition in hand, and which of its records have gone back so far."""
+        self._last_of: set[str] = set()
+        """The quarantine topics after which no other edition of their supplier comes."""
         self.tally = Tally()
         self.operation: Operation | None = None
 
@@ -166,7 +223,9 @@ class Work:
         with Reader(self._settings) as reader:
             for topic, partition, start, stop in self._spans(reader, ()):
                 rows, _ = self._look(reader, topic, partition, start, stop)
-                self._count(rows.filter(pl.col("why") == ""))
+                chosen = rows.filter(pl.col("why") == "")
+                self._remember(topic, chosen)
+                self._count(chosen)
         return self.tally
 
     def execute(self, operation: Operation, log: OperationLog) -> Tally:
@@ -176,7 +235,7 @@ class Work:
             KafkaException: the broker is away, or another command took over. Run it again with `--resume`.
             InterruptedWorkError: it was told to stop; the operation is left `interrupted`.
         """
-        self.tally = Tally(operation.done)
+        self.tally, self._doing = Tally(operation.done), True
         config = kafka.producer_config(self._settings, _TRANSACTIONAL_ID, _TRANSACTIONAL_ID)
         producer = Producer(config | {"transaction.timeout.ms": _TRANSACTION_MS, "linger.ms": 5})
         producer.init_transactions(_CALL_S)  # ends what a killed command left open
@@ -209,20 +268,27 @@ class Work:
 
     def _spans(self, reader: Reader, marks: Sequence[Mark]) -> Iterator[tuple[str, int, int, int]]:
         """Topic, partition, first and end offset of what is to be looked at."""
+        self._last_of = {of[-1].topic for of in self._by_supplier(reader)}
         if marks:
             yield from ((m.topic, m.partition, m.next_offset, m.end_offset) for m in marks)
             return
-        for topic, count in quarantines(reader.topics(), self._meant.suppliers, self._edition).items():
-            for partition in range(count):
-                low, high = reader.ends(topic, partition)
-                if low < high:
-                    yield topic, partition, low, high
+        for mine in self._by_supplier(reader):
+            for partition in range(max(q.partitions for q in mine)):
+                for q in mine:
+                    low, high = reader.ends(q.topic, partition) if partition < q.partitions else (0, 0)
+                    if low < high:
+                        yield q.topic, partition, low, high
+
+    def _by_supplier(self, reader: Reader) -> list[list[Quarantine]]:
+        found = quarantines(reader.topics(), self._meant)
+        return [list(of) for _, of in groupby(found, lambda q: q.supplier)]
 
     def _look(
         self, reader: Reader, topic: str, partition: int, start: int, stop: int
     ) -> tuple[pl.DataFrame, dict[str, int]]:
         """The entries that are meant, with `why` they stay; and up to where each topic was read."""
-        what, passed = f"{supplier_of(topic)} {partition}: looking", 0
+        supplier = quarantines({topic: 0})[0].supplier
+        what, passed = f"{named(topic)} {partition}: looking", 0
 
         def seen(n: int) -> None:
             nonlocal passed
@@ -230,7 +296,7 @@ class Work:
             self._progress(what, passed, stop - start)
 
         rows = self._meant.of(scan(reader, topic, partition, start, stop, seen).latest())
-        home = f"{_PREFIX}{supplier_of(topic)}."
+        home = f"{_PREFIX}{supplier}."
         newest: dict[str, dict[str, NDArray[np.int64]]] = {}
         # Of the entries, too, what came before the source was read is known by it.
         read_to = {topic: max(stop, reader.ends(topic, partition)[1])}
@@ -248,10 +314,35 @@ class Work:
                 .then(pl.lit("not_superseded"))
                 .otherwise(pl.lit("")),
             )
+        else:
+            rows = self._once(topic, partition, rows)
         rows = rows.sort("offset")
         for why, n in rows.filter(pl.col("why") != "").group_by("why").len().iter_rows():
             self.tally.leave(why, n)
         return rows, read_to
+
+    def _once(self, topic: str, partition: int, rows: pl.DataFrame) -> pl.DataFrame:
+        """What went back already, since another edition had it too, only leaves this one's quarantine: not
+        `source_too`."""
+        where = named(topic).partition("@")[0], partition
+        if self._went is None or self._went[0] != where:
+            self._went = where, []
+        if not self._went[1]:
+            return rows.with_columns(source_too=pl.lit(True))
+        found = rows.with_columns(pl.col("source").cast(pl.String)).join(
+            pl.concat(self._went[1]), on=["source", "source_offset"], how="left", maintain_order="left"
+        )
+        # What did not go back after all, since its entry was gone, is still the last word at its source.
+        went = pl.col("went").fill_null(False) & (
+            pl.lit(not self._doing) | (pl.col("newest") != pl.col("source_offset"))
+        )
+        return found.with_columns(source_too=~went, why=pl.when(went).then(pl.lit("")).otherwise("why")).drop("went")
+
+    def _remember(self, topic: str, rows: pl.DataFrame, wrote: Set[int] = frozenset()) -> None:
+        """That these went back, but those whose keys others wrote; for the next edition of the same supplier."""
+        if self._went is not None and topic not in self._last_of:
+            went = rows.filter(pl.col("source_too") & ~pl.col("key").is_in(list(wrote)))
+            self._went[1].append(went.select(pl.col("source").cast(pl.String), "source_offset", went=pl.lit(True)))
 
     def _newest(
         self, reader: Reader, topic: str, partition: int, first: int, keys: NDArray[np.int64]
@@ -267,9 +358,11 @@ class Work:
         return {"key": asked, "offset": newest}, reader.ended_at
 
     def _count(self, rows: pl.DataFrame) -> None:
-        self.tally.done += len(rows)
-        for dataset, n in rows.group_by("dataset").len().iter_rows():
-            self.tally.by_dataset[dataset] = self.tally.by_dataset.get(dataset, 0) + n
+        for dataset, first, n in rows.group_by("dataset", "source_too").len().iter_rows():
+            if first or self._act == "drop":
+                self.tally.take(dataset, n)
+            else:
+                self.tally.also += n
 
     def _do(
         self,
@@ -289,21 +382,20 @@ class Work:
             if wait:
                 self._sleep(wait)
             self._transact(producer, raw, log, (topic, partition, stop), group, others)
-            self._progress(
-                f"{supplier_of(topic)} {partition}: {self._act}", self.tally.done - began_with, max(1, len(rows))
-            )
+            self._progress(f"{named(topic)} {partition}: {self._act}", self.tally.done - began_with, max(1, len(rows)))
         self._mark(topic, partition, stop)
+        self._remember(topic, rows, others.wrote)
 
     def _groups(self, reader: Reader, topic: str, partition: int, rows: pl.DataFrame) -> Iterator[list[Chosen]]:
         """The chosen entries with their values, in log order, as many as one transaction takes."""
         if not len(rows):
             return
         most = max(1, min(_MOST_RECORDS, int(self._rate or _MOST_RECORDS)))
-        too = rows["source_too"].to_list() if "source_too" in rows.columns else [True] * len(rows)
         wanted = {
             offset: (source, attempts, too_)
             for offset, source, attempts, too_ in zip(
-                rows["offset"].to_list(), rows["source"].cast(pl.String).to_list(), rows["attempts"].to_list(), too,
+                rows["offset"].to_list(), rows["source"].cast(pl.String).to_list(), rows["attempts"].to_list(),
+                rows["source_too"].to_list(),
                 strict=True,
             )
         }  # fmt: skip
@@ -342,8 +434,9 @@ class Work:
         while group:
             assert self.operation is not None
             was = self.operation
+            taken = [c for c in group if c.source_too or self._act == "drop"]
             operation = self._marked(topic, partition, next_offset).now(
-                now_ms(), done=self.tally.done + len(group), skipped=sum(self.tally.left.values())
+                now_ms(), done=self.tally.done + len(taken), skipped=sum(self.tally.left.values())
             )
             producer.begin_transaction()
             sent = self._send(producer, topic, partition, group, log.message(operation))
@@ -360,10 +453,9 @@ class Work:
             producer.commit_transaction(_CALL_S)
             self._faults.reach("committed")
             self.operation = operation
-            self.tally.done += len(group)
-            for c in group:
-                dataset = c.source.rpartition(".")[2]
-                self.tally.by_dataset[dataset] = self.tally.by_dataset.get(dataset, 0) + 1
+            for c in taken:
+                self.tally.take(c.source.rpartition(".")[2])
+            self.tally.also += len(group) - len(taken)
             return
         self._mark(topic, partition, next_offset)
 
@@ -387,14 +479,16 @@ class Work:
                 except BufferError:
                     producer.poll(0.05)
 
+        assert self.operation is not None
+        dropped = [(DROPPED, self.operation.operation_id.encode())]
         for c in group:
-            if self._act == "requeue":
+            if self._act == "requeue" and c.source_too:
                 headers = [(ATTEMPTS, str(c.attempts + 1).encode())]
                 if c.publication:
                     headers.append((BATCH_HEADER, c.publication))
                 send(c.source, c.value, c.source_key, partition, headers=headers)
-            elif c.source_too:
-                send(c.source, None, c.source_key, partition)
+            elif self._act == "drop" and c.source_too:
+                send(c.source, None, c.source_key, partition, headers=dropped)
             send(topic, None, c.key, partition)
         producer.produce(*mark)
         producer.flush(_CALL_S)
@@ -413,7 +507,7 @@ class Work:
                     if (topic, m.offset()) in sent.own:
                         continue
                     key = m.key() or b""
-                    found = hash(key.partition(b"|")[2] if _is_quarantine(self._edition.plain(topic)) else key)
+                    found = hash(key.partition(b"|")[2] if _QUARANTINE.fullmatch(topic) else key)
                     if found in others.keys:
                         others.wrote.add(found)
             others.read_to[topic] = last + 1

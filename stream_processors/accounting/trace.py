@@ -19,7 +19,7 @@ from stream_processors.accounting.tables import Record
 from stream_processors.envelope import envelope
 from stream_processors.erasure.overdue import MARK
 from stream_processors.refs import REF_WIDTH
-from stream_processors.runtime.account import publication_of
+from stream_processors.runtime.account import ATTEMPTS, publication_of
 from stream_processors.runtime.partition import partition_of
 
 Source = Callable[[str, int | None], Iterable[Record]]
@@ -38,11 +38,16 @@ _ADVICE = {
     "RecordTooLarge": "the record is over 1 MB: have the supplier publish it without what does not belong into it",
     "KeyMismatch": "the key is not the ids in the record: have the supplier publish it anew with `lethe publish`",
     "BadId": "an id is blank or holds a bar: have the supplier correct it",
-    "WrongPartition": "another partitioner was used: have the supplier publish it anew with `lethe publish`",
+    "WrongPartition": "another partitioner was used: have the supplier publish it anew with `lethe publish`, then "
+    "`lethe quarantine drop --error WrongPartition`",
     "OutOfDomain": "a number is outside its range: have the supplier correct it",
     "RefusedByGuard": "a value is not allowed in the research zone: look at the field's domain in guard.yaml",
     "Expired": "the clock says that it must be gone: nothing to do",
 }
+_STAYS = frozenset({"WrongPartition"})
+"""Classes that would fail again, whatever is put right here."""
+DROPPED = "lethe.dropped"
+"""Header of a deletion that `lethe quarantine drop` writes in the supplier's place: the operation."""
 _AT_SOURCE = frozenset({"expiry", "hard_stop", "late", "erasure", "window"})
 """Why pseudonymise deletes a supplier's record in its own topic."""
 _TAKEN_BACK = {
@@ -125,16 +130,21 @@ class _Follow:
             )
         if last is not None and last.value is None and destroyed is not None and destroyed["why"] in _AT_SOURCE:
             return self._not_said(activity, destroyed)  # it was deleted here, not by the supplier
+        if last is not None and last.value is None and DROPPED in _names(last):
+            return out.say(
+                "It was in quarantine, and an operator has dropped it.",
+                "See `lethe operations` for who and why; to have it in, the supplier has to publish it again.",
+            )
         if last is not None and last.value is None:
             return out.say("The supplier has deleted it.", "Nothing. If that was a mistake, have it published again.")
         if last is not None:
             error = self._quarantined(topic, last)
             if error is not None:
-                return out.say(
-                    f"It is in quarantine: {error}.",
-                    _ADVICE.get(error.partition(",")[0], "look at docs/operations.md, Quarantine")
-                    + f"; or correct the cause here and `lethe quarantine requeue --supplier {of.supplier}`.",
-                )
+                name = error.partition(",")[0]
+                advice = _ADVICE.get(name, "look at docs/operations.md, Quarantine")
+                if name not in _STAYS:
+                    advice += f"; or correct the cause here and `lethe quarantine requeue --supplier {of.supplier}`"
+                return out.say(f"It is in quarantine: {error}.", f"{advice}.")
         if activity is None or activity.value is None:
             return self._not_said(activity, destroyed)
         self._step("linkage.activity", activity, "generalised; " + self._until(activity))
@@ -144,24 +154,32 @@ class _Follow:
         """The record as it came, each time; the last of them."""
         last = None
         names = self._batches()
-        for record in self._all(topic, self._of.home, self._of.key):
+        # With another partitioner it lies elsewhere; looked for only then, since that reads the whole topic.
+        for record in self._all(topic, self._of.home, self._of.key) or self._all(topic, None, self._of.key):
             last = record
-            if any(name == MARK for name, _ in record.headers or ()):
+            if MARK in _names(record):
                 what = "deleted, since it has expired" if record.value is None else "written again, since it has not"
             elif record.value is None:
-                what = "deleted"
+                what = "dropped from quarantine" if DROPPED in _names(record) else "deleted"
+            elif ATTEMPTS in _names(record):
+                what = "put back from quarantine"
             else:
                 what = "published" + names.get(_publication(record), "")
             self._step(topic, record, what)
         return last
 
     def _batches(self) -> dict[str, str]:
-        out = {}
+        """Of each publication; while it goes on it has a name that nobody else knows."""
+        whole: dict[str, str] = {}
+        going: set[str] = set()
         for record in self._source("governance.batch", None):
             if record.value is not None:
                 row = from_value("governance.batch", record.value, self._ids)
-                out[row["publication"]] = f" in batch {row['batch_id'][:12]}"
-        return out
+                if row["open"]:
+                    going.add(row["publication"])
+                else:
+                    whole[row["publication"]] = f" in batch {row['batch_id'][:12]}"
+        return dict.fromkeys(going, " in a batch that is not whole") | whole
 
     def _quarantined(self, topic: str, last: Record) -> str | None:
         place = f"{topic}|{last.partition}|{last.offset}".encode()
@@ -333,6 +351,10 @@ class _Follow:
 
     def _step(self, topic: str, record: Record, what: str) -> None:
         self._out.steps.append(Step(topic, record.partition, record.offset, record.time, what))
+
+
+def _names(record: Record) -> set[str]:
+    return {name for name, _ in record.headers or ()}
 
 
 def _publication(record: Record) -> str:

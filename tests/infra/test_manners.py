@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from infra.cli import app
+from infra.cli import app, main
 
 TELL_NOTHING = {
     "up", "down", "provision", "run",  # do something
@@ -56,6 +57,17 @@ def test_a_command_says_what_each_option_is(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in ALL if n not in TELL_NOTHING])
 def test_a_command_with_results_prints_them_as_json_if_asked(name: str) -> None:
     assert "--json" in {o for p in ALL[name].params for o in p.opts}
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["lethe", "monitoring", "--to", str(tmp_path / "file" / "below")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file' / 'below'}: Not a directory\n"
 
 
 NEED_NO_BROKER = {

@@ -4,6 +4,7 @@ named."""
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def lethe(flow: Workers, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tu
     for name, value in flow.settings.acting_as(OPERATOR).environment().items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(app, [*arguments])
-    return result.exit_code, result.stdout
+    return result.exit_code, result.stdout or result.stderr
 
 
 def test_batches_balance_end_to_end_whoever_is_killed_meanwhile(
@@ -120,6 +121,13 @@ def test_the_supplier_has_its_own_report_as_json_and_as_a_page(
     assert "balanced" in page
     code, out = lethe(flow, monkeypatch, "reconcile", "--batch", file["batch_id"][:6], "--json")
     assert (code, [b["batch_id"] for b in json.loads(out)["batches"]]) == (0, [file["batch_id"]])
+    code, out = lethe(flow, monkeypatch, "reconcile", "--batch", file["batch_id"][:6])
+    assert code == 0
+    assert f"rejected line {EVENTS + 2}, record_id:" in out
+    assert re.search(rf"^ *{file['accepted']:,}  of which accepted$", out, re.M)
+    code, out = lethe(flow, monkeypatch, "reconcile", "--supplier", "dfee")
+    assert (code, "balanced" in out) == (1, False), "who is not there does not balance"
+    assert "council-northam, dfe" in out
 
 
 def test_why_one_record_is_in_the_research_topic_and_who_asked(flow: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

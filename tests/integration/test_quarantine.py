@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from infra.bench.load import Loader, absences, council, department, persons
 from infra.cli import app
+from infra.editions import within
+from infra.monitoring.picture import quarantined_fields
 from infra.operation import Operation, OperationLog, now_ms
 from infra.provision import provision
 from infra.quarantine import work as work_module
@@ -27,6 +29,10 @@ from infra.quarantine.work import InterruptedWorkError, Work
 from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas.registry import Registry
+from schemas.rows import to_value
+from stream_processors.access import OPERATOR
+from stream_processors.accounting.trace import DROPPED
+from stream_processors.edition import Edition
 from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER
 from stream_processors.runtime.kafka import producer_config
 from tests.integration.containers import running_stack
@@ -58,7 +64,7 @@ def settings(fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 class Failed:
     """Absences as `pseudonymise` would have quarantined them, were it at fault: the records are good."""
 
-    def __init__(self, settings: Settings, count: int) -> None:
+    def __init__(self, settings: Settings, count: int, editions: Sequence[str] = ("",)) -> None:
         self.settings = settings
         self.producer = Producer(producer_config(settings, "failed"))
         self.values: dict[bytes, bytes] = {}
@@ -84,9 +90,9 @@ class Failed:
                 "lethe.errors.field": "",
                 BATCH_HEADER: PUBLICATION,
             }
-            self.producer.produce(
-                QUARANTINE, value, b"absence|" + raw, self.partitions[raw], headers=list(said.items())
-            )
+            for edition in editions:
+                topic = Edition(edition).topic(QUARANTINE)
+                self.producer.produce(topic, value, b"absence|" + raw, self.partitions[raw], headers=list(said.items()))
         self.producer.flush()
 
     def of(self, error: str) -> list[bytes]:
@@ -154,6 +160,50 @@ def test_what_is_meant_goes_back_once_though_it_is_killed_at_every_step(settings
 
     said = lethe("drop", *which, "--superseded", "--reason", "overtaken", "--execute")
     assert said["drop"] == 50
+    assert lethe("ls", *which) == []
+
+
+def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_once(settings: Settings) -> None:
+    provision(within(settings, Edition("v2")), suppliers=SUPPLIERS)
+    failed = Failed(settings, 300, ["", "v2"])
+    alone = Failed(settings, 30, ["v2"])
+    good, rest = failed.of("OutOfDomain"), alone.of("OutOfDomain")
+    newer = next(k for k in good if k not in alone.values)
+    failed.write(newer, b"newer")  # after which none of its entries may go back
+    both, one = set(good) - set(rest) - {newer}, set(rest)
+    which = ["--supplier", "dfe", "--error", "OutOfDomain"]
+
+    assert {(r["edition"], r["records"]) for r in lethe("ls", *which)} == {("plain", len(good)), ("v2", len(good))}
+    (only,) = lethe("ls", *which, "--edition", "plain")
+    assert only["edition"] == "plain"
+    shown = lethe("show", *which, "--edition", "v2", "--limit", "1")
+    assert [r["place"].partition("/")[0] for r in shown] == ["dfe@v2"]
+    assert lethe("show", shown[0]["place"]) == shown
+    for unknown in (["--edition", "v9"], ["--supplier", "nobody"], ["--error", "Foo"], ["--dataset", "foo"]):
+        refused = CliRunner().invoke(app, ["quarantine", "ls", *unknown])
+        assert refused.exit_code == 2
+        assert "there are" in refused.stderr
+
+    registry = Registry(settings.registry)
+    row = {
+        "supplier": "dfe", "topic": SOURCE, "partition": 0, "offset": 1, "error": "BadId", "field": "UPN",
+    }  # fmt: skip
+    for edition in ("", "v2"):
+        topic = Edition(edition).topic("governance.quarantine")
+        failed.producer.produce(topic, to_value("governance.quarantine", row, registry), b"a place", 0)
+    failed.producer.flush()
+    counted = quarantined_fields(settings.acting_as(OPERATOR), registry)
+    assert counted == {("dfe", "absence", "BadId", "UPN"): 1, ("dfe@v2", "absence", "BadId", "UPN"): 1}
+
+    # What was published again has a newer record than the plain edition's entry, and the same as the other's.
+    said = lethe("requeue", *which)
+    assert (said["requeue"], said["also"], said["left"]) == (len(both | one), len(both), {"superseded": 2 + len(one)})
+    did = lethe("requeue", *which, "--execute")
+    assert (did["requeue"], did["also"], did["left"]) == (said["requeue"], said["also"], said["left"])
+    assert Counter(m.key() for m in requeued(settings)) == dict.fromkeys(both | one, 1)
+    left = {k.removeprefix(b"absence|") for k in table(settings, f"{QUARANTINE}.v2")}
+    assert left == {k for k in failed.values if k not in both | one}
+    assert lethe("drop", *which, "--superseded", "--reason", "overtaken", "--execute")["drop"] == 2 + len(one)
     assert lethe("ls", *which) == []
 
 
@@ -240,6 +290,14 @@ def test_what_fails_again_says_how_often_and_what_is_revealed_or_dropped_is_audi
         assert lethe("drop", "--supplier", "dfe", "--reason", "broken", "--execute")["drop"] == 1
         assert table(settings, QUARANTINE) == {}
         assert key.encode() not in table(settings, topic), "a replay would bring it back"
+        last = log.all()[-1]
+        (gone,) = [m for m in messages(settings, topic) if m.key() == key.encode() and m.value() is None]
+        assert gone.headers() == [(DROPPED, last.operation_id.encode())], "trace tells it from a supplier's deletion"
+        told = CliRunner().invoke(app, ["operations", "--json"])
+        assert json.loads(told.stdout)[-1]["what"]["suppliers"] == ["dfe"], "one document, none within it"
+        found = json.loads(CliRunner().invoke(app, ["top", "--json"]).stdout)
+        assert {r["error"] for r in found["quarantine"]} == {"BadMagicByte"}
+        assert {s["processor"] for s in found["flow"]} > {"pseudonymise", "join"}
 
 
 def _until_quarantined(attempts: int) -> None:

@@ -43,7 +43,7 @@ def publish(
     """One announced batch; returns its id. `keep`: the publisher ends after so many records, and says no more."""
     topic = contracts.identified_topic(supplier, dataset)
     id_ = hashlib.sha256(f"{topic}{name}{len(sent)}".encode()).hexdigest()
-    publication = bytes.fromhex(id_[:16])
+    publication = bytes.fromhex(id_[-16:])
     starts = [driver.log(topic, p).end for p in range(driver.partitions)]
     begun = {"open": True, "starts": starts, "ends": starts}
     announce(driver, supplier, dataset, publication.hex(), begun, publication)

@@ -13,12 +13,14 @@ import pytest
 
 from infra.tracer import NoSuchDatasetError, traced
 from stream_processors.accounting.tables import Record
-from stream_processors.accounting.trace import Trace, trace
+from stream_processors.accounting.trace import DROPPED, Trace, trace
 from stream_processors.clock import KEY
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.clock import tick_value
+from stream_processors.runtime.account import ATTEMPTS
 from stream_processors.runtime.driver import Driver
-from tests.stream_processors.accounted import ended, flow, publish, records
+from stream_processors.runtime.partition import partition_of
+from tests.stream_processors.accounted import ended, flow, publish, records, report_of
 from tests.stream_processors.tables import PARTITIONS, REGISTRY, TOKEN_KEY
 
 ANNA = {
@@ -157,6 +159,30 @@ CASES = {
 }
 
 
+def test_a_record_in_another_partition_than_its_own_is_found_in_quarantine() -> None:
+    driver = flow()
+    row = {"UPN": "u1", **ANNA}
+    ((subject, key, value),) = records("dfe", "person", pl.DataFrame([row]))
+    elsewhere = (partition_of(subject, PARTITIONS) + 1) % PARTITIONS
+    driver.append("identified.dfe.person", elsewhere, key, value, 1_500_000_000_000)
+    driver.run(100)
+    found = follow(driver, "dfe", "u1")
+    assert found.answer == "It is in quarantine: WrongPartition, field UPN."
+    assert [s.partition for s in found.steps] == [elsewhere] * 2
+
+
+def test_what_an_operator_put_back_or_dropped_is_not_said_of_the_supplier() -> None:
+    driver = flow()
+    ((subject, key, value),) = records("dfe", "person", pl.DataFrame([{"UPN": "u1", **ANNA}]))
+    home = partition_of(subject, PARTITIONS)
+    driver.append("identified.dfe.person", home, key, value, 1_500_000_000_000, [(ATTEMPTS, b"1")])
+    assert follow(driver, "dfe", "u1").steps[0].what == "put back from quarantine"
+    driver.append("identified.dfe.person", home, key, None, 1_500_000_000_000, [(DROPPED, b"an operation")])
+    found = follow(driver, "dfe", "u1")
+    assert found.steps[-1].what == "dropped from quarantine"
+    assert "an operator has dropped it" in found.answer
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_why_a_record_is_or_is_not_in_the_research_topic(name: str) -> None:
     case, driver = CASES[name], flow()
@@ -195,8 +221,16 @@ def test_every_step_says_where_and_when_and_in_which_batch() -> None:
         "state.publish",
     ]
     assert found.steps[0].at_ms == 1_500_000_000_000
-    assert "published in batch" in found.steps[0].what
     assert follow(driver, "dfe", "u1").events == {"absence": 1, "person": 1}
+
+
+def test_a_batch_has_the_name_that_reconcile_has_for_it_whichever_of_its_announcements_is_read_last() -> None:
+    driver, subjects = flow(), [f"u{i}" for i in range(8)]
+    for subject in subjects:
+        pupil(driver, subject)
+    ids = {b.batch_id[:12] for b in report_of(driver).batches}
+    named = {follow(driver, "dfe", s).steps[0].what.removeprefix("published in batch ") for s in subjects}
+    assert named == ids
 
 
 @pytest.mark.parametrize(
