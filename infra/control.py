@@ -23,6 +23,7 @@ from stream_processors.access import CONTROL
 from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.answers import load_purposes
 from stream_processors.control.app import READS, Control, Watchdog, make_control, now_ms
+from stream_processors.control.councils import Councils
 from stream_processors.control.desk import Desk, Limits, Place
 from stream_processors.control.office import ALERT, ANSWER, AUDIT, ENQUIRY, RECONCILIATION, Came, Office, Said
 from stream_processors.control.watch import Watch
@@ -68,7 +69,7 @@ async def _run(settings: Settings, ids: SchemaIds, metrics: ControlMetrics) -> i
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     limits = Limits(per_hour=settings.enquiries_per_hour)
-    office = Office(ids, Desk(limits, secrets_in(settings)), load_purposes(), settings.partitions)
+    office = Office(ids, Desk(limits, secrets_in(settings), Councils(settings)), load_purposes(), settings.partitions)
     unfinished = await loop.run_in_executor(None, _recall, settings, office)
     watch = Watch(settings)
     control = make_control(settings, office, watch)

@@ -41,7 +41,7 @@ _JVM = ("-XX:+ExitOnOutOfMemoryError", "-XX:-HeapDumpOnOutOfMemoryError", "-XX:+
 _BROKER_JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50")
 _REGISTRY_JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
-State = Literal["up", "silent", "down", "foreign"]
+State = Literal["up", "silent", "down", "foreign", "elsewhere"]
 
 
 class NotLocalError(StackError):
@@ -50,6 +50,10 @@ class NotLocalError(StackError):
 
 class PortTakenError(StackError):
     """Another process listens where the stack should."""
+
+
+class OtherPortError(StackError):
+    """This stack runs, but on another port than the settings name."""
 
 
 class NotAnsweringError(StackError):
@@ -61,7 +65,8 @@ class ProcessStatus:
     """One process of the stack.
 
     `state`: `up` answers; `silent` runs and does not answer (yet); `down` is not there; `foreign` answers on the
-    port, but was not started by this stack (`pid` is None then).
+    port, but was not started by this stack (`pid` is None then); `elsewhere` was started by this stack, on `port`,
+    which is not where the settings have it.
     """
 
     name: Literal["broker", "registry"]
@@ -110,6 +115,7 @@ class Stack:
         If it fails, what it started is stopped again.
 
         Raises:
+            OtherPortError: it runs, and on another port than the settings name.
             PortTakenError: another process has one of the ports.
             NotAnsweringError: a process ended, or does not answer before the deadline.
             StackError: what is needed to run cannot be fetched, or credentials cannot be made.
@@ -123,6 +129,7 @@ class Stack:
         run = self.settings.run
         (run / "tmp").mkdir(parents=True, exist_ok=True)
         with locked(run / "lock"):
+            self._check_running()
             missing = [d for d in (self._registry, self._broker) if d.process() is None]
             self._check_ports(missing)
             try:
@@ -151,12 +158,22 @@ class Stack:
 
     def status(self) -> list[ProcessStatus]:
         """Both processes, as they are now."""
-        broker = _state(self._broker, broker_answers(self.settings))
-        registry = _state(self._registry, registry_answers(self.settings.registry))
         return [
-            ProcessStatus("broker", _pid(self._broker), self._broker_port, broker, self._broker.log),
-            ProcessStatus("registry", _pid(self._registry), self._registry_port, registry, self._registry.log),
+            _status("broker", self._broker, self._broker_port, lambda: broker_answers(self.settings)),
+            _status("registry", self._registry, self._registry_port, lambda: registry_answers(self.settings.registry)),
         ]
+
+    def _check_running(self) -> None:
+        named = (
+            (self._broker, "LETHE_BOOTSTRAP", self._broker_port),
+            (self._registry, "LETHE_REGISTRY", self._registry_port),
+        )
+        for daemon, variable, port in named:
+            if (runs_on := daemon.port()) not in (None, port):
+                raise OtherPortError(
+                    f"the {daemon.name} of this folder runs on port {runs_on}, and {variable} says {port}: set it to "
+                    f"{runs_on}, or stop the stack first (`lethe down`)"
+                )
 
     def _check_ports(self, missing: list[Daemon]) -> None:
         wanted = [(self._registry, "LETHE_REGISTRY", self._registry_port)]
@@ -181,7 +198,7 @@ class Stack:
         }
         defined = [f"-D{k}={v}" for k, v in properties.items()]
         java_command = self._java_command("registry", jvm, dist, _REGISTRY_JVM)
-        self._registry.start([*java_command, *defined, "-jar", str(dist.registry_jar)])
+        self._registry.start([*java_command, *defined, "-jar", str(dist.registry_jar)], self._registry_port)
 
     def _start_broker(self, jvm: str, dist: Dist) -> None:
         config = self.settings.run / "server.properties"
@@ -199,7 +216,7 @@ class Stack:
         # Each with an archive of its own: a broker with TLS loads a thousand classes more.
         program = "tlsbroker" if self.settings.security == "tls" else "broker"
         java_command = self._java_command(program, jvm, dist, _BROKER_JVM)
-        self._broker.start([*java_command, *options, "-cp", jars, "kafka.Kafka", str(config)])
+        self._broker.start([*java_command, *options, "-cp", jars, "kafka.Kafka", str(config)], self._broker_port)
 
     def _java_command(self, program: str, jvm: str, dist: Dist, flags: tuple[str, ...]) -> list[str]:
         """Java with the program's flags and its class archive.
@@ -331,15 +348,15 @@ def _loopback_port(url: str, variable: str) -> int:
     raise NotLocalError(f"{variable} is {url.removeprefix('kafka://')}, but the local stack runs on {HOST}:<port> only")
 
 
-def _pid(daemon: Daemon) -> int | None:
-    found = daemon.process()
-    return None if found is None else found.pid
-
-
-def _state(daemon: Daemon, answers: bool) -> State:
-    if daemon.process() is None:
-        return "foreign" if answers else "down"
-    return "up" if answers else "silent"
+def _status(
+    name: Literal["broker", "registry"], daemon: Daemon, port: int, answers: Callable[[], bool]
+) -> ProcessStatus:
+    found, runs_on = daemon.process(), daemon.port()
+    if found is None:
+        return ProcessStatus(name, None, port, "foreign" if answers() else "down", daemon.log)
+    if runs_on not in (None, port):
+        return ProcessStatus(name, found.pid, runs_on or port, "elsewhere", daemon.log)
+    return ProcessStatus(name, found.pid, port, "up" if answers() else "silent", daemon.log)
 
 
 def _with_log(what: str, daemon: Daemon) -> str:

@@ -39,7 +39,14 @@ class Daemon:
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
 
-    def start(self, command: Sequence[str]) -> None:
+    def port(self) -> int | None:
+        """The port that it was started on; None if it is not there, or was not told one."""
+        if self.process() is None:
+            return None
+        said = json.loads(self._pid_file.read_text()).get("port")
+        return None if said is None else int(said)
+
+    def start(self, command: Sequence[str], port: int | None = None) -> None:
         """Start it, in a session of its own: neither Ctrl-C nor the end of the caller's terminal reaches it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
@@ -50,7 +57,7 @@ class Daemon:
             )
         self._child = child
         started = psutil.Process(child.pid).create_time()
-        self._pid_file.write_text(json.dumps({"pid": child.pid, "started": started}))
+        self._pid_file.write_text(json.dumps({"pid": child.pid, "started": started, "port": port}))
 
     def stop(self) -> bool:
         """Stop it: politely, after a minute by force. Whether there was anything to stop."""

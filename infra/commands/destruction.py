@@ -13,7 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from infra.commands.options import AsJson, up
+from infra.commands.options import AsJson, away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
 
@@ -114,14 +114,13 @@ def not_up() -> Iterator[None]:
     """End the command if the broker or the registry does not answer, or knows other schemas than this code."""
     from schemas.codec import CodecError
     from schemas.registry import RegistryDownError, SchemaNotRegisteredError
-    from stream_processors.runtime.kafka import describe, error_of
 
     try:
         yield
     except (CodecError, SchemaNotRegisteredError) as e:
         fail(f"{e}: is this code newer than the schemas? `lethe provision` registers them")
     except KafkaException as e:
-        fail(f"the broker does not answer ({describe(error_of(e))}): start it with `lethe up`", EXIT_NOT_UP)
+        away(e)
     except RegistryDownError as e:
         fail(str(e), EXIT_NOT_UP)
 

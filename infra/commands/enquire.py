@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from infra.commands.options import AsJson
+from infra.commands.options import AsJson, council_named
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -33,24 +33,23 @@ def enquire(
     Exit codes:
       0  answered, whatever the answer is
       1  refused, or the file or a key cannot be used
+      2  wrong usage
       3  the control plane or the processors did not answer; ask again
     """
     from infra.enquirer import Enquirer, EnquiryRefusedError, NotAnsweredError
     from infra.keys import KeyFileError, council_secret, read_enquiry_key, read_key
-    from schemas.contracts import UnknownSupplierError, kind_of
     from stream_processors.enquiry.person import PersonError, read_person
 
     settings = Settings()
-    name = council if council.startswith("council-") else f"council-{council}"
+    name = council_named(council)
     try:
-        kind_of(name)
         asked = read_person(person)
         if not council_secret(settings, name).exists():
             fail(f"{council_secret(settings, name)} is missing; `lethe keys council {name}` makes it where Lethe runs")
         secret = read_key(council_secret(settings, name))
         enquirer = Enquirer(name, secret, read_enquiry_key(settings), settings.control_port)
         answer = enquirer.ask(asked)
-    except (KeyFileError, UnknownSupplierError, PersonError, EnquiryRefusedError) as e:
+    except (KeyFileError, PersonError, EnquiryRefusedError) as e:
         fail(str(e), EXIT_ERROR)
     except NotAnsweredError as e:
         fail(str(e), EXIT_NOT_UP)

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import AsJson, up
+from infra.commands.options import AsJson, away, council_named, known_supplier, up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -40,7 +40,7 @@ def batches(
     Example: lethe batches --supplier dfe
     """
     rows = _rows("governance.reconciliation", lambda r: (r["supplier"], r["dataset"], r["batch_id"]))
-    rows = [r for r in rows if supplier in (None, r["supplier"])]
+    rows = _only(rows, "supplier", supplier)
     columns = ("supplier", "dataset", "batch_id", "read", "rejected", "published", "accepted", "quarantined", "state")
     _show(rows, columns, as_json, "no batch was reconciled")
 
@@ -55,8 +55,8 @@ def audit(
 
     Example: lethe audit --council northam
     """
-    names = {council, f"council-{council}"} if council else None
-    rows = [r for r in _rows("governance.audit", lambda r: r["asked_ms"]) if names is None or r["council"] in names]
+    name = None if council is None else council_named(council)
+    rows = _only(_rows("governance.audit", lambda r: r["asked_ms"]), "council", name)
     columns = ("asked_ms", "council", "decision", "outcome", "reason", "ref_hash")
     _show(rows, columns, as_json, "nobody has asked")
 
@@ -76,16 +76,25 @@ def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:
     from infra.topic_table import table
     from schemas.registry import Registry, RegistryDownError
     from schemas.rows import from_value
-    from stream_processors.runtime.kafka import describe, error_of
 
     settings = up(Settings())
     registry = Registry(settings.registry, deadline_seconds=10)
     try:
         return sorted((from_value(topic, v, registry) for v in table(settings, topic).values()), key=order)
     except KafkaException as e:
-        fail(f"the broker does not answer for {topic} ({describe(error_of(e))}): `lethe up`", EXIT_NOT_UP)
+        away(e)
     except RegistryDownError as e:
         fail(str(e), EXIT_NOT_UP)
+
+
+def _only(rows: list[Row], column: str, supplier: str | None) -> list[Row]:
+    """One supplier's rows; if there are none, the command ends where nobody has that name."""
+    if supplier is None:
+        return rows
+    found = [r for r in rows if r[column] == supplier]
+    if not found:
+        known_supplier(Settings(), supplier)
+    return found
 
 
 def _show(rows: list[Row], columns: tuple[str, ...], as_json: bool, nothing: str) -> None:

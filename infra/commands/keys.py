@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import AsJson, answers, files_told, tell, up
+from infra.commands.options import AsJson, answers, away, council_named, files_told, known_supplier, tell, up
 from infra.errors import EXIT_NOT_UP, fail
 from infra.keys import KeyFileError, export_enquiry_key, init_certificate_key, init_council, init_keys
 from infra.settings import Settings
-from schemas.contracts import UnknownSupplierError
 
 if TYPE_CHECKING:
     from infra.epochs import Manifest
@@ -58,14 +57,14 @@ def council(
     """Make the secret that a council signs its enquiries with. What exists is never written to.
 
     Hand the file to the council on a safe way, with enquiry.pub. Delete it here and make another to revoke it.
+    While the stack is up, only a supplier gets one (exit code 1 otherwise).
 
     Example: lethe keys council council-northam
     """
-    settings = Settings()
-    try:
-        key = init_council(settings, name if name.startswith("council-") else f"council-{name}")
-    except UnknownSupplierError as e:
-        fail(str(e))
+    settings, council = Settings(), council_named(name)
+    if answers(settings):
+        known_supplier(settings, council)
+    key = init_council(settings, council)
     said = f"made {key.path}" if key.made else f"kept {key.path}: it is there already"
     tell(files_told([key]), [said], as_json)
 
@@ -111,7 +110,7 @@ def rotate(
     except (KeyFileError, RotationError) as e:
         fail(str(e))
     except KafkaException as e:
-        fail(f"the broker does not answer ({e.args[0].name()}); run the same command again: it goes on", EXIT_NOT_UP)
+        away(e, "; run the same command again: it goes on")
     if as_json:
         typer.echo(json.dumps({"leads": done.leads, "stage": done.stage, "retired": min(began.checks)}))
         return

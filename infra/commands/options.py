@@ -110,6 +110,30 @@ def answers(settings: Settings) -> bool:
     return True
 
 
+def council_named(text: str) -> str:
+    """The council's name, from it or from its code alone; ends the command with 2 if it can be none's."""
+    from schemas.contracts import UnknownSupplierError, kind_of
+
+    name = text if text.startswith("council-") else f"council-{text}"
+    try:
+        kind_of(name)
+    except UnknownSupplierError:
+        fail(f"{text!r} is no council's name; councils are named council-<code>, such as council-northam", EXIT_USAGE)
+    return name
+
+
+def known_supplier(settings: Settings, supplier: str) -> None:
+    """End the command with 1 if nobody of that name supplies anything here."""
+    from infra.provision import BrokerDownError, suppliers_of
+
+    try:
+        if supplier in suppliers_of(settings, deadline_seconds=10):
+            return
+    except BrokerDownError as e:
+        fail(str(e), EXIT_NOT_UP)
+    fail(f"{supplier} is no supplier here: `lethe supplier ls` lists them, `lethe supplier add` makes one")
+
+
 def up(settings: Settings) -> Settings:
     """The settings, if somebody listens where the broker should; else the command ends at once with 3."""
     if not answers(settings):
@@ -126,7 +150,11 @@ def away(error: KafkaException, go_on: str = "") -> NoReturn:
         fail(f"another command of this kind took over ({describe(found)}); wait for it{go_on}", EXIT_ERROR)
     if found.code() in _UNKNOWN_TOPIC:
         fail(f"a topic is missing ({describe(found)}): `lethe provision` makes it{go_on}", EXIT_ERROR)
-    fail(f"the broker does not answer ({describe(found)}): `lethe up` brings it up{go_on}", EXIT_NOT_UP)
+    fail(
+        f"the broker does not answer ({describe(found)}): `lethe up` brings it up{go_on}. If it is up, it does not "
+        "know this client: see LETHE_BOOTSTRAP, LETHE_SECURITY, and the credential (`lethe doctor`)",
+        EXIT_NOT_UP,
+    )
 
 
 @contextmanager

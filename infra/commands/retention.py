@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from confluent_kafka import KafkaException
 
-from infra.commands.options import AsJson, up
+from infra.commands.options import AsJson, away, up
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -32,12 +32,6 @@ def _day(text: str | None) -> date:
         return date.fromisoformat(text)
     except ValueError:
         fail("--as-of must be a day such as 2022-12-31", EXIT_USAGE)
-
-
-def _away(error: KafkaException) -> NoReturn:
-    from stream_processors.runtime.kafka import describe, error_of
-
-    fail(f"the broker does not answer ({describe(error_of(error))}): start it with `lethe up`", EXIT_NOT_UP)
 
 
 @clock_app.command()
@@ -64,7 +58,7 @@ def tick(
     try:
         partitions = tell(settings, Registry(settings.registry), day)
     except KafkaException as e:
-        _away(e)
+        away(e)
     except RegistryDownError as e:
         fail(str(e), EXIT_NOT_UP)
     except SchemaNotRegisteredError as e:
@@ -100,7 +94,7 @@ def _say_due(settings: Settings, day: date, as_json: bool) -> None:
     except PolicyFileError as e:
         fail(str(e), EXIT_ERROR)
     except KafkaException as e:
-        _away(e)
+        away(e)
     rows, alone = (
         [{"supplier": s, "dataset": d, "records": n} for (s, d), n in sorted(counts.items())]
         for counts in (found, waiting)
@@ -132,7 +126,7 @@ def verify(as_json: AsJson = False) -> None:
         lines = ledger_lines(settings)
         faults = check(lines, ledger_heads(settings))
     except KafkaException as e:
-        _away(e)
+        away(e)
     except RegistryDownError as e:
         fail(str(e), EXIT_NOT_UP)
     if as_json:

@@ -47,6 +47,9 @@ def data_folders(settings: Settings) -> list[DataFolder]:
     return [DataFolder(name, holds, path, _size(path)) for name, holds, path in named]
 
 
+_STATES = {"foreign": "up, not started here", "elsewhere": "runs, but not where the settings say"}
+
+
 def up(as_json: AsJson = False) -> None:
     """Start broker and registry on loopback, wait until they answer, create topics and register schemas.
 
@@ -111,7 +114,8 @@ def status(
 ) -> None:
     """Show every process of the stack and of the processors on this machine, and every directory that holds data.
 
-    And of each topic the oldest deletion whose bytes may still be on the broker's disk, with the time that it has.
+    And of each topic the oldest deletion whose bytes may still be on the broker's disk, with the time that it has; null
+    in --json where the broker was not started here, so that its disk is not looked at.
 
     Exits 3 if the stack is not up.
 
@@ -131,7 +135,9 @@ def status(
     answers_at = {r: port_of(folder_of(settings.state, r.processor, r.number)) for r in processors}
     folders = data_folders(settings)
     is_up = all(p.answers for p in processes)
-    rows, unread = _deletions(settings, is_up)
+    # A broker that was not started here keeps its log where this command cannot look.
+    looked_at = processes[0].state != "foreign"
+    rows, unread = _deletions(settings, is_up) if looked_at else (None, None)
     if as_json:
         found: dict[str, Any] = {
             "up": is_up,
@@ -153,7 +159,7 @@ def status(
         console = Console()
         table = Table("process", "state", "pid", "port", Column("log", overflow="fold"))
         for p in processes:
-            state = "up, not started here" if p.state == "foreign" else p.state
+            state = _STATES.get(p.state, p.state)
             table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
         for r in processors:
             port = str(answers_at[r] or "-")
@@ -166,18 +172,27 @@ def status(
             table.add_row(f.name, f.holds, _readable(f.bytes), str(f.path))
         console.print(table)
         table = Table("topic", "oldest deletion whose bytes may be on disk", "has to be gone within")
-        for row in rows:
+        for row in rows or ():
             bound = "-" if row["bound_s"] is None else f"{row['bound_s']:,} s"
             late = row["bound_s"] is not None and row["age_s"] > row["bound_s"]
             table.add_row(row["topic"], f"{row['age_s']:,} s ago", bound, style="bold red" if late else None)
         if rows:
             console.print(table)
-        else:
+        elif rows is not None:
             console.print("no deletion waits for the broker's cleaner")
+        else:
+            console.print("deletions whose bytes may be on disk: not looked at, the broker was not started here")
         if unread:
             console.print(f"{unread} partitions were not looked at")
     if not as_json and (epochs := _key_epochs(settings)) is not None:
         typer.echo(f"key epoch {epochs['leads']} leads ({epochs['stage']}; `lethe keys status` counts what is live)")
+    if any(p.state == "elsewhere" for p in processes):
+        said = ", ".join(f"the {p.name} on port {p.port}" for p in processes if p.state == "elsewhere")
+        fail(
+            f"the stack of this folder runs elsewhere ({said}) than LETHE_BOOTSTRAP and LETHE_REGISTRY say: "
+            "set them as they were when it was started, or stop it with `lethe down`",
+            EXIT_NOT_UP,
+        )
     if not is_up:
         fail("the stack is not up: lethe up", EXIT_NOT_UP)
 

@@ -13,7 +13,7 @@ from schemas.contracts import UnknownSupplierError, kind_of
 from stream_processors.control.signing import Request, authentic
 
 HOUR_MS = 3_600_000
-Reason = Literal["malformed", "unauthenticated", "stale", "replayed", "too_many"]
+Reason = Literal["malformed", "unauthenticated", "stale", "replayed", "unknown", "too_many"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Desk:
 
     limits: Limits
     secret_of: Callable[[str], bytes | None]
+    is_supplier: Callable[[str], bool]
+    """Whether the council has topics: a question to one that has none would be waited for, and hold up all others'."""
     entries: dict[str, Entry] = field(default_factory=dict)
 
     def refusal(self, request: Request, received_ms: int, place: Place | None = None) -> Reason | None:
@@ -62,6 +64,8 @@ class Desk:
         known = self.entries.get(request.enquiry_id)
         if known is not None:
             return None if known.place == place else "replayed"
+        if not self.is_supplier(request.council):
+            return "unknown"
         if abs(received_ms - request.asked_ms) > self.limits.skew_ms:
             return "stale"
         since = received_ms - HOUR_MS

@@ -33,7 +33,7 @@ ENQUIRY, FINDING = "governance.enquiry", "governance.finding"
 ANSWER, AUDIT, ALERT = "governance.answer", "governance.audit", "governance.alert"
 BATCH, RECONCILIATION, QUARANTINE = "governance.batch", "governance.reconciliation", "governance.quarantine"
 ZONES = frozenset({"identified", "linkage", "research", "governance", "state"})
-_ANSWERED: frozenset[Reason] = frozenset({"stale", "too_many"})
+_ANSWERED: frozenset[Reason] = frozenset({"stale", "unknown", "too_many"})
 """Refusals that are answered on the topic. To answer the others would be to answer whoever used another's id."""
 
 

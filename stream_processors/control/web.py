@@ -20,7 +20,14 @@ from stream_processors.runtime.partition import partition_of
 
 PATIENCE_S = 10.0
 _MOST_BYTES = 16 * 1024
-_STATUS: Mapping[str, int] = {"malformed": 400, "unauthenticated": 401, "stale": 401, "replayed": 409, "too_many": 429}
+_STATUS: Mapping[str, int] = {
+    "malformed": 400,
+    "unauthenticated": 401,
+    "stale": 401,
+    "unknown": 404,
+    "replayed": 409,
+    "too_many": 429,
+}
 _FIELDS = {"enquiry_id": str, "council": str, "asked_ms": int, "sealed": str, "mac": str}
 _CONTROL = web.AppKey("control", Control)
 _PUBLIC: web.AppKey[Callable[[], bytes]] = web.AppKey("public")
@@ -122,6 +129,7 @@ _ADVICE = {
     "malformed": "send enquiry_id, council, asked_ms, sealed and mac, as docs/operations.md says",
     "unauthenticated": "the signature is not of this council's secret; `lethe keys council` makes one",
     "stale": "the council's clock is more than five minutes off, or the request is old; sign a new one",
+    "unknown": "the council is no supplier here; `lethe supplier add` makes it one",
     "replayed": "this enquiry was asked before; make a new enquiry_id",
     "too_many": "the council has asked as often as it may in an hour; ask later",
 }

@@ -322,6 +322,30 @@ def test_a_stack_of_another_home_is_foreign_and_left_alone(local: Stack, setting
 
 
 @containers
+def test_of_another_homes_broker_no_deletion_is_said_to_wait_or_not_to_wait(local: Stack, settings: Settings) -> None:
+    other = settings.model_copy(update={"bootstrap": local.settings.bootstrap, "registry": local.settings.registry})
+    assert json.loads(run(other, "status", "--json").stdout)["deletions_on_disk"] is None
+    assert "not looked at" in run(other, "status").stdout
+
+
+@containers
+def test_settings_that_name_other_ports_than_the_stack_was_started_on_are_told_so(local: Stack) -> None:
+    moved = local.settings.model_copy(update={"bootstrap": f"{HOST}:{free_ports(1)[0]}"})
+    found = Stack(moved).status()
+    assert [(p.state, p.pid, p.answers) for p in found] == [
+        ("elsewhere", pids(local)[0], False),
+        ("up", pids(local)[1], True),
+    ]
+    assert local.settings.bootstrap == f"{HOST}:{found[0].port}"
+    for command in ("status", "up"):
+        done = run(moved, command)
+        assert done.exit_code != 0
+        assert f"port {found[0].port}" in done.stderr
+        assert "LETHE_BOOTSTRAP" in done.stderr
+    assert states(local) == ["up", "up"]
+
+
+@containers
 def test_a_broker_that_cannot_start_shows_its_log_and_takes_the_registry_with_it(settings: Settings) -> None:
     stack = Stack(settings, {"metric.reporters": "no.such.Reporter"})
     with pytest.raises(NotAnsweringError, match=r"broker ended while it started(.|\n)*no\.such\.Reporter") as e:

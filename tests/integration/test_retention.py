@@ -221,8 +221,8 @@ def test_killed_twenty_times_while_everything_expires_each_record_has_one_tombst
                         tick(settings, registry, day)
                 time.sleep(chance.uniform(0.05, 1.5))  # the moment of the kill is what is drawn here
                 name = chance.choice(VICTIMS)
-                if workers.alive(name):
-                    workers.kill(name)
+                assert workers.alive(name), f"{name} ended by itself before kill {i + 1}"
+                workers.kill(name)
                 workers.start(name)
             workers.at_rest()
             expired = 2 * 400 + 1_500  # an identity and an activity of each person record, and the events

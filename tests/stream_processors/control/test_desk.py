@@ -9,7 +9,7 @@ import pytest
 from stream_processors.control.desk import HOUR_MS, Desk, Limits, Place
 from stream_processors.control.signing import Request, signed
 
-SECRETS = {"council-northam": b"n" * 32, "council-southam": b"s" * 32}
+SECRETS = {"council-northam": b"n" * 32, "council-southam": b"s" * 32, "council-eastham": b"e" * 32}
 NOW = 1_700_000_000_000
 
 
@@ -21,7 +21,7 @@ def request(
 
 @pytest.fixture
 def desk() -> Desk:
-    return Desk(Limits(per_hour=3, skew_ms=300_000), SECRETS.get)
+    return Desk(Limits(per_hour=3, skew_ms=300_000), SECRETS.get, lambda council: council != "council-eastham")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def desk() -> Desk:
         (request(), None),
         (request(secret=b"w" * 32), "unauthenticated"),
         (request(council="council-nowhere"), "unauthenticated"),
+        (request(council="council-eastham"), "unknown"),
         (request(council="dfe"), "malformed"),
         (request(council="nobody"), "malformed"),
         (request(asked=NOW - 300_001), "stale"),

@@ -42,7 +42,9 @@ PARTS = 3
 
 
 def office(per_hour: int = 60) -> Office:
-    return Office(REGISTRY, Desk(Limits(per_hour=per_hour), {COUNCIL: SECRET}.get), load_purposes(), PARTS)
+    return Office(
+        REGISTRY, Desk(Limits(per_hour=per_hour), {COUNCIL: SECRET}.get, {COUNCIL}.__contains__), load_purposes(), PARTS
+    )
 
 
 def request(number: int = 1, asked: int = NOW, secret: bytes = SECRET) -> Request:
