@@ -137,7 +137,8 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
         Grant(OPERATOR, "topic", OPERATION, "write"),
         Grant(OPERATOR, "group", "lethe.", "describe", True),
         Grant(OPERATOR, "transactional id", "lethe.", "describe", True),
-        Grant(OPERATOR, "cluster", CLUSTER, "describe"),
+        # The cleaner's settings, which say when bytes must be gone; secrets are not in the answer (KIP-133).
+        *(Grant(OPERATOR, "cluster", CLUSTER, o) for o in _LOOKS),
         _looks_only(ENCLAVE),
         Grant(ENCLAVE, "topic", RESEARCH, "read"),
         Grant(ENCLAVE, "topic", RESEARCH, "describe configs"),

@@ -130,7 +130,7 @@ def show(proof: Proof) -> None:
     out = Console(highlight=False, soft_wrap=True)
     for f in proof.findings:
         out.print(f"[bold red]{f.kind}[/]: {f.where}: {f.count:,}{' ' + f.what if f.what else ''}")
-    for p in proof.pending:
+    for p in proof.pending_by_topic().values():
         until = datetime.fromtimestamp(p.until_ms / 1000, UTC).isoformat(timespec="seconds")
         out.print(f"within its bound: {p.where}: {p.count:,} dead values on disk, to be gone by {until}")
     for what in proof.unchecked:

@@ -81,6 +81,15 @@ class Proof:
         """Count something that was looked at."""
         self.checked[what] = self.checked.get(what, 0) + count
 
+    def pending_by_topic(self) -> dict[str, Pending]:
+        """What is pending by topic: how many values, since the first came, until the last must go."""
+        out: dict[str, Pending] = {}
+        for p in self.pending:
+            topic = p.where.rpartition("-")[0]
+            o = out.get(topic, Pending(topic, 0, p.since_ms, p.until_ms))
+            out[topic] = Pending(topic, o.count + p.count, min(o.since_ms, p.since_ms), max(o.until_ms, p.until_ms))
+        return out
+
     def as_json(self) -> dict[str, Any]:
         """For `--json` and the certificate."""
         return {"proved": self.proved, **asdict(self)}

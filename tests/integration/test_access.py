@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from infra.certificates import init_credentials
 from infra.cli import app
+from infra.destruction.bounds import bounds
 from infra.provision import add_supplier, provision
 from infra.settings import Settings
 from infra.topics import topics_of
@@ -295,6 +296,14 @@ def test_a_client_without_a_certificate_of_this_authority_is_refused(settings: S
         admin = AdminClient({**config, "log_level": 0})
         with pytest.raises(KafkaException):
             admin.list_topics(timeout=3)
+
+
+def test_the_operator_can_ask_when_deleted_bytes_must_be_gone_and_no_other(settings: Settings) -> None:
+    """The bound follows from the brokers' settings, too."""
+    assert bounds(settings.acting_as("operator"), ["linkage.link"])["linkage.link"].value_ms > 0
+    for principal in ("enclave", "supplier.dfe", "join"):
+        with pytest.raises(KafkaException, match="AUTHORIZATION_FAILED"):
+            bounds(settings.acting_as(principal), ["linkage.link"])
 
 
 def test_what_nothing_declares_is_taken_back(settings: Settings) -> None:

@@ -342,6 +342,7 @@ def test_operators_and_suppliers_see_what_it_has_said(workers: Workers, monkeypa
     assert isinstance(said("alerts"), list)
     assert "held" in CliRunner().invoke(app, ["audit"]).stdout
     running = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert [row for row in running["deletions_on_disk"] or () if row["bound_s"] is None] == []
     assert "control" in {p["name"] for p in running["processors"]}
 
 
