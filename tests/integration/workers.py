@@ -16,6 +16,7 @@ from infra.keys import export_enquiry_key, init_keys, read_key, research_key, to
 from infra.rest import Flow
 from infra.settings import Settings
 from stream_processors.topology import NAMES
+from tests.integration.forked import Forked
 
 
 class Workers:
@@ -23,9 +24,9 @@ class Workers:
 
     def __init__(self, settings: Settings, logs: Path, code: Path | None = None) -> None:
         """`code`: a checkout of another version to run; by default this one."""
-        self.settings, self._code = settings, code or Path(__file__).parents[2]
+        self.settings, self._code = settings, code
         self._logs = logs
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, subprocess.Popen[bytes] | Forked] = {}
         self.starts = 0
         init_keys(settings)
         logs.mkdir(parents=True, exist_ok=True)
@@ -42,16 +43,15 @@ class Workers:
             **self.settings.environment(),
             "POLARS_MAX_THREADS": "1",
             "LETHE_KILL_AT": kill_at,
-            "PYTHONPATH": str(self._code),
         }
-        with (self._logs / f"{name}.log").open("ab") as out:
-            self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "infra.worker", name.partition("#")[0]],
-                env=env,
-                stdout=out,
-                stderr=out,
-                cwd=self._code,
-            )
+        processor, log = name.partition("#")[0], self._logs / f"{name}.log"
+        if self._code is None:
+            self._running[name] = Forked(processor, env, log)
+        else:
+            command = [sys.executable, "-m", "infra.worker", processor]
+            env["PYTHONPATH"] = str(self._code)
+            with log.open("ab") as out:
+                self._running[name] = subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd=self._code)
         self.starts += 1
 
     def enable_control(self) -> None:
