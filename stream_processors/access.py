@@ -125,7 +125,7 @@ def grants(topics: Iterable[str], topology: tuple[Declaration, ...] = TOPOLOGY) 
     found |= {Grant(CONTROL, "topic", t, "read") for t in CONTROL_READS}
     found |= {Grant(CONTROL, "group", "lethe.", "describe", True), Grant(CONTROL, "group", "lethe.control", "read")}
     found |= {Grant(OPERATOR, "topic", t, "read") for t in OPERATOR_READS}
-    found |= {Grant(QUARANTINE, "topic", OPERATION, o) for o in _MENDS}
+    found |= {Grant(QUARANTINE, "topic", t, o) for t in (OPERATION, GOVERNED_QUARANTINE) for o in _MENDS}
     found |= {Grant(QUARANTINE, "transactional id", "lethe.quarantine", "write"), _looks_only(QUARANTINE)}
     found |= {
         *(Grant(ERASURE, "topic", t, "write") for t in (ORDERS, OPERATION)),

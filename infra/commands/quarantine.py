@@ -67,6 +67,12 @@ _WHY = {
 }
 
 
+_LATER = (
+    "they are worked out anew from what stands behind them, so `requeue` and `drop` leave them. What they are: "
+    "docs/operations.md, Quarantine"
+)
+
+
 def _settings() -> Settings:
     from stream_processors.access import QUARANTINE
 
@@ -85,23 +91,32 @@ def list_(
 ) -> None:
     """Count what is in quarantine, by supplier, dataset, class of error and field. No value, no key.
 
+    And what failed further down the flow, by topic, such as a contribution that the guard refused.
+
     Example: lethe quarantine ls --supplier dfe --error OutOfDomain --since 7d
     """
     import polars as pl
 
     from infra.quarantine.entries import counts
     from infra.quarantine.reader import Reader
+    from infra.quarantine.refused import refused
     from infra.quarantine.work import quarantines, scan
+    from schemas.registry import Registry
 
     meant = _filter(supplier, dataset, error, since, until, edition)
     found: list[pl.DataFrame] = []
-    with _asking(), bar() as on_progress, Reader(_settings()) as reader:
+    settings = _settings()
+    with _asking(), bar() as on_progress, Reader(settings) as reader:
         for q in quarantines(reader.topics(), meant):
             for p in range(q.partitions):
                 low, high = reader.ends(q.topic, p)
                 rows = scan(reader, q.topic, p, low, high, _summed(on_progress, f"{q.name} {p}", high - low))
                 mine = counts(meant.of(rows.latest()))
                 found.append(mine.with_columns(supplier=pl.lit(q.supplier), edition=pl.lit(q.edition.named())))
+        later = refused(settings, Registry(settings.registry, deadline_seconds=10), meant)
+    if later:
+        further = pl.DataFrame(later).rename({"bytes": "size"})
+        found.append(counts(further, ("supplier", "edition", "dataset", "error", "field")).select(found[0].columns))
     by = ["supplier", "edition", "dataset", "error", "field"]
     rows_: list[dict[str, Any]] = []
     if found:
@@ -127,6 +142,8 @@ def list_(
     _print(rows_, [c for c in columns if c != "edition" or several])
     found_ = sum(r["records"] for r in rows_)
     typer.echo(f"{found_:,} record{'' if found_ == 1 else 's'}")
+    if later:
+        typer.echo(f"{len(later):,} of them are no supplier's: {_LATER}")
 
 
 @quarantine_app.command()
@@ -155,7 +172,9 @@ def show(
 
     Example: lethe quarantine show dfe/0/17 --reveal --reason "the supplier asks" --by "A. Officer"
     """
+    from infra.quarantine.refused import refused
     from infra.quarantine.show import entries, revealed
+    from schemas.registry import Registry
 
     if reveal and (place is None or not (reason or "").strip()):
         fail("--reveal needs one PLACE, as <supplier>/<partition>/<offset>, and a --reason", EXIT_USAGE)
@@ -166,6 +185,9 @@ def show(
     settings = _settings()
     with _asking():
         rows = entries(settings, meant, at, limit)
+        if not at:
+            rows += refused(settings, Registry(settings.registry, deadline_seconds=10), meant)
+            rows = sorted(rows, key=lambda r: r["at_ms"])[-limit:]
         if at and not rows:
             fail(f"{place}: no entry lies there (any more)", EXIT_ERROR)
         if reveal and at:
@@ -322,11 +344,11 @@ def _filter(
     until: str | None,
     editions: Sequence[str] | None,
 ) -> Any:
-    from infra.quarantine.entries import CLASSES, Filter
+    from infra.quarantine.entries import CLASSES, LATER, Filter
     from schemas.contracts import DATASETS
 
     there = sorted({d for of in DATASETS.values() for d in of})
-    for what, asked, known in (("class", errors, CLASSES), ("dataset", datasets, there)):
+    for what, asked, known in (("class", errors, (*CLASSES, *LATER)), ("dataset", datasets, there)):
         if lacking := sorted(set(asked or ()) - set(known)):
             fail(f"there is no {what} {', '.join(lacking)}; there are {', '.join(known)}", EXIT_USAGE)
     return Filter(

@@ -27,6 +27,8 @@ CLASSES = (
     "WrongPartition", "OutOfDomain",
 )  # fmt: skip
 """Why a supplier's record is in quarantine."""
+LATER = ("RefusedByGuard", "Expired")
+"""Why a contribution is not published; see `refused.py`."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -41,6 +43,12 @@ class Place:
     error: str
     field: str
     attempts: int
+
+    @property
+    def told(self) -> bytes:
+        """The key that `governance.quarantine` tells of it under; empty if it does not say where it failed."""
+        known = self.topic and self.partition >= 0 and self.source_offset >= 0
+        return f"{self.topic}|{self.partition}|{self.source_offset}".encode() if known else b""
 
 
 def place_of(headers: Headers | None) -> Place:

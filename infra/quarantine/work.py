@@ -1,7 +1,8 @@
 """Requeue and drop: in Kafka transactions, so that a record is in quarantine or back, never both, never neither.
 
-A transaction holds the records that go back to their source topics, the tombstones of their entries, and how far the
-work has got. Before it is committed, what others have written in the meantime is read: Kafka has given our records
+A transaction holds the records that go back to their source topics, the tombstones of their entries, and of what
+`governance.quarantine` tells of them, and how far the work has got.
+Before it is committed, what others have written in the meantime is read: Kafka has given our records
 their offsets by then, so whoever wrote a key later comes after us, and whoever wrote it before us is seen here. If
 somebody did, all is taken back and done again without those keys. So no older value can ever lie over a newer one.
 """
@@ -21,11 +22,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
 from infra.operation import Mark, Operation, OperationLog, now_ms
-from infra.quarantine.entries import Collector, Filter, Pace, decide, follow_newest
+from infra.quarantine.entries import Collector, Filter, Pace, decide, follow_newest, place_of
 from infra.quarantine.reader import Reader
 from infra.settings import Settings
 from schemas import contracts
 from stream_processors.accounting.trace import DROPPED
+from stream_processors.control.office import QUARANTINE as GOVERNED_QUARANTINE
 from stream_processors.edition import NAME, Edition
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER, publication_of
@@ -69,8 +71,8 @@ class Tally:
 @dataclass(frozen=True)
 class Chosen:
     """One entry to act on: key in quarantine, source topic and key, value, attempts so far, whether its source has
-    a part in it (the record goes back, or is dropped there, too), and the publication that it came in with (empty for
-    none)."""
+    a part in it (the record goes back, or is dropped there, too), the publication that it came in with (empty for
+    none), and the key that `governance.quarantine` tells of it under (empty if it does not say where it failed)."""
 
     offset: int
     key: bytes
@@ -79,6 +81,7 @@ class Chosen:
     attempts: int
     source_too: bool
     publication: bytes = b""
+    told: bytes = b""
 
     @property
     def source_key(self) -> bytes:
@@ -410,7 +413,8 @@ class Work:
                 met += 1
                 value = m.value() if self._act == "requeue" else b""
                 publication = publication_of(m.headers())
-                group.append(Chosen(m.offset(), m.key(), found[0], value, found[1], found[2], publication))
+                told = place_of(m.headers()).told
+                group.append(Chosen(m.offset(), m.key(), found[0], value, found[1], found[2], publication, told))
                 size += len(value)
                 if len(group) >= most or size >= _MOST_BYTES:
                     yield group
@@ -464,11 +468,12 @@ class Work:
     ) -> _Sent:
         own: list[tuple[str, int]] = []
         failed: list[KafkaError] = []
+        told_topic = quarantines({topic: 0})[0].edition.topic(GOVERNED_QUARANTINE)
 
         def told(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 failed.append(error)
-            else:
+            elif message.topic() != told_topic:  # nobody else writes about these
                 own.append((message.topic(), message.offset()))
 
         def send(*record: Any, **more: Any) -> None:
@@ -490,6 +495,8 @@ class Work:
             elif self._act == "drop" and c.source_too:
                 send(c.source, None, c.source_key, partition, headers=dropped)
             send(topic, None, c.key, partition)
+            if c.told:
+                send(told_topic, None, c.told, partition)
         producer.produce(*mark)
         producer.flush(_CALL_S)
         if failed:

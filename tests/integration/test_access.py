@@ -83,7 +83,7 @@ READS: dict[str, set[str]] = {
     "erasure": {"governance.finding"},
     "quarantine": {
         *(_of("council-northam", (*NORTHAM, "quarantine")) | _of("dfe", (*DFE, "quarantine"))),
-        "governance.operation",
+        *("governance.operation", "governance.quarantine"),
     },
     "control": {
         *("governance.enquiry", "governance.finding", "governance.batch", "governance.quarantine", "governance.clock"),

@@ -43,6 +43,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 SUPPLIERS = ["council-northam", "dfe"]
 PUBLICATION = b"8 bytes."
 SOURCE, QUARANTINE = "identified.dfe.absence", "identified.dfe.quarantine"
+TOLD = "governance.quarantine"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,7 @@ class Failed:
 
     def __init__(self, settings: Settings, count: int, editions: Sequence[str] = ("",)) -> None:
         self.settings = settings
+        self.registry = Registry(settings.registry)
         self.producer = Producer(producer_config(settings, "failed"))
         self.values: dict[bytes, bytes] = {}
         self.partitions: dict[bytes, int] = {}
@@ -93,6 +95,13 @@ class Failed:
             for edition in editions:
                 topic = Edition(edition).topic(QUARANTINE)
                 self.producer.produce(topic, value, b"absence|" + raw, self.partitions[raw], headers=list(said.items()))
+                row = {
+                    "supplier": "dfe", "topic": SOURCE, "partition": self.partitions[raw], "offset": places[raw],
+                    "error": self.errors[raw], "field": None,
+                }  # fmt: skip
+                place = f"{SOURCE}|{self.partitions[raw]}|{places[raw]}".encode()
+                content = to_value(TOLD, row, self.registry)
+                self.producer.produce(Edition(edition).topic(TOLD), content, place, self.partitions[raw])
         self.producer.flush()
 
     def of(self, error: str) -> list[bytes]:
@@ -106,6 +115,11 @@ class Failed:
 
 def requeued(settings: Settings) -> list[Message]:
     return [m for m in messages(settings, SOURCE) if ATTEMPTS in dict(m.headers() or [])]
+
+
+def told(settings: Settings) -> dict[tuple[str, str, str, str], int]:
+    """As `lethe top`, the console and the alert count."""
+    return quarantined_fields(settings.acting_as(OPERATOR), Registry(settings.registry))
 
 
 def lethe(*arguments: str) -> Any:
@@ -161,6 +175,8 @@ def test_what_is_meant_goes_back_once_though_it_is_killed_at_every_step(settings
     said = lethe("drop", *which, "--superseded", "--reason", "overtaken", "--execute")
     assert said["drop"] == 50
     assert lethe("ls", *which) == []
+    listed = {("dfe", r["dataset"], r["error"], r["field"]): r["records"] for r in lethe("ls")}
+    assert told(settings) == listed, "nothing is told any more of what went"
 
 
 def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_once(settings: Settings) -> None:
@@ -184,16 +200,8 @@ def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_onc
         assert refused.exit_code == 2
         assert "there are" in refused.stderr
 
-    registry = Registry(settings.registry)
-    row = {
-        "supplier": "dfe", "topic": SOURCE, "partition": 0, "offset": 1, "error": "BadId", "field": "UPN",
-    }  # fmt: skip
-    for edition in ("", "v2"):
-        topic = Edition(edition).topic("governance.quarantine")
-        failed.producer.produce(topic, to_value("governance.quarantine", row, registry), b"a place", 0)
-    failed.producer.flush()
-    counted = quarantined_fields(settings.acting_as(OPERATOR), registry)
-    assert counted == {("dfe", "absence", "BadId", "UPN"): 1, ("dfe@v2", "absence", "BadId", "UPN"): 1}
+    counted = told(settings)
+    assert {counted[name, "absence", "OutOfDomain", ""] for name in ("dfe", "dfe@v2")} == {len(good), len(good + rest)}
 
     # What was published again has a newer record than the plain edition's entry, and the same as the other's.
     said = lethe("requeue", *which)
@@ -205,6 +213,28 @@ def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_onc
     assert left == {k for k in failed.values if k not in both | one}
     assert lethe("drop", *which, "--superseded", "--reason", "overtaken", "--execute")["drop"] == 2 + len(one)
     assert lethe("ls", *which) == []
+
+
+def test_what_the_guard_refused_is_listed_and_nothing_of_it_goes_back(settings: Settings) -> None:
+    failed = Failed(settings, 30)
+    row = {
+        "supplier": "research", "topic": "linkage.contribution", "partition": 1, "offset": 7,
+        "error": "RefusedByGuard", "field": None,
+    }  # fmt: skip
+    content = to_value(TOLD, row, failed.registry)
+    failed.producer.produce(TOLD, content, b"linkage.contribution|1|7", 1)
+    failed.producer.produce(TOLD, content, b"linkage.contribution|1|8", 1)
+    failed.producer.produce(TOLD, None, b"linkage.contribution|1|8", 1)
+    failed.producer.flush()
+    listed = {(r["supplier"], r["dataset"], r["error"]): r["records"] for r in lethe("ls")}
+    refused = ("research", "linkage.contribution", "RefusedByGuard")
+    assert listed[refused] == 1
+    assert sum(listed.values()) == 31
+    (shown,) = lethe("show", "--error", "RefusedByGuard")
+    assert (shown["record"], shown["place"]) == ("linkage.contribution/1/7", "")
+    assert lethe("drop", "--error", "RefusedByGuard", "--reason", "seen", "--execute")["drop"] == 0
+    assert lethe("ls", "--error", "RefusedByGuard") != []
+    assert lethe("ls", "--error", "RefusedByGuard", "--supplier", "dfe") == []
 
 
 def test_a_record_that_the_supplier_writes_meanwhile_is_not_overwritten(
@@ -296,7 +326,7 @@ def test_what_fails_again_says_how_often_and_what_is_revealed_or_dropped_is_audi
         told = CliRunner().invoke(app, ["operations", "--json"])
         assert json.loads(told.stdout)[-1]["what"]["suppliers"] == ["dfe"], "one document, none within it"
         found = json.loads(CliRunner().invoke(app, ["top", "--json"]).stdout)
-        assert {r["error"] for r in found["quarantine"]} == {"BadMagicByte"}
+        assert found["quarantine"] == [], "it has gone back, failed again and been dropped: nothing is left of it"
         assert {s["processor"] for s in found["flow"]} > {"pseudonymise", "join"}
 
 
