@@ -196,16 +196,21 @@ def supervise(names: Sequence[str]) -> int:
 
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, stop)
-    worst = 0
+    worst, first = 0, ""
     for _ in names:
         pid, status = os.wait()
         process = by_pid[pid]
         process.returncode = code = os.waitstatus_to_exitcode(status)
         if code:
             worst = worst or (code if code > 0 else EXIT_ERROR)
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            if not stopping:
+                first = f"error: {running[process]} ended by itself ({how}), so the others were stopped"
             _log.error("processor_ended", processor=running[process], exit_code=code)
         if not stopping:
             stop()
+    if first:  # again at the end: what the others say as they stop has come after it
+        typer.echo(f"{first}; what it said stands further up", err=True)
     return worst
 
 

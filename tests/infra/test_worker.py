@@ -46,6 +46,20 @@ def test_a_key_that_is_missing_short_or_open_to_others_is_refused_without_waitin
     assert "kkkk" not in said
 
 
+def test_the_last_line_names_who_ended_first_and_why_the_others_did(tmp_path: Path) -> None:
+    env = os.environ | {
+        "LETHE_HOME": str(tmp_path),
+        "LETHE_BOOTSTRAP": "127.0.0.1:1",
+        "LETHE_REGISTRY": "http://127.0.0.1:1",
+    }
+    command = [sys.executable, "-m", "infra.cli", "run", "join", "publish"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == EXIT_ERROR
+    assert "lethe keys init" in done.stderr, "publish has no key, and says so"
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: publish ended by itself (exit code 1), so the others were stopped")
+
+
 def test_no_processor_is_left_behind_when_what_watches_it_is_killed(tmp_path: Path) -> None:
     init_keys(Settings(home=tmp_path))
     env = os.environ | {
