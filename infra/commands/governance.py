@@ -61,15 +61,35 @@ def audit(
     _show(rows, columns, as_json, "nobody has asked")
 
 
-def operations(as_json: AsJson = False) -> None:
-    """Show what operators did to the flow: who, when, what, why, and how far it got.
+def operations(
+    limit: Annotated[int, typer.Option(min=1, help="So many, the latest.")] = 20, as_json: AsJson = False
+) -> None:
+    """Show what operators did to the flow: who, when, what, why, and how far it got; the latest last.
 
-    Example: lethe operations --json
+    Example: lethe operations --limit 100 --json
     """
     rows = _rows("governance.operation", lambda r: (r["begun_ms"], r["operation_id"]))
-    rows = [{**row, "what": json.loads(row["what"] or "{}")} for row in rows]
-    columns = ("operation_id", "kind", "state", "begun_ms", "by", "reason", "what", "done", "skipped")
-    _show(rows, columns, as_json, "nobody has done anything yet")
+    earlier, rows = rows[:-limit], [{**row, "what": json.loads(row["what"] or "{}")} for row in rows[-limit:]]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    _show(
+        [_told(row) for row in rows], ("begun_ms", "operation", "by", "what"), as_json, "nobody has done anything yet"
+    )
+    if earlier:
+        typer.echo(f"{len(earlier):,} earlier ones are not shown: --limit {len(earlier) + limit}")
+
+
+def _told(row: Row) -> Row:
+    """An operation in as few columns as a terminal of 80 has room for."""
+    came_of = f"{row['done']:,} done" + (f", {row['skipped']:,} left" if row["skipped"] else "")
+    what = [_cell("what", row["what"]), f"because: {row['reason']}" if row["reason"] else "", came_of]
+    return {
+        "begun_ms": row["begun_ms"],
+        "operation": f"{row['kind'].replace('_', ' ')}, {row['state']}\n{row['operation_id']}",
+        "by": row["by"],
+        "what": "\n".join(line for line in what if line),
+    }
 
 
 def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:
