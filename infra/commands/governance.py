@@ -73,23 +73,21 @@ def operations(
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    _show(
-        [_told(row) for row in rows], ("begun_ms", "operation", "by", "what"), as_json, "nobody has done anything yet"
-    )
+    for row in rows:
+        typer.echo("\n".join(_told(row)))
     if earlier:
         typer.echo(f"{len(earlier):,} earlier ones are not shown: --limit {len(earlier) + limit}")
+    elif not rows:
+        typer.echo("nobody has done anything yet")
 
 
-def _told(row: Row) -> Row:
-    """An operation in as few columns as a terminal of 80 has room for."""
+def _told(row: Row) -> list[str]:
+    """An operation as a history has it, a few lines each; the id first, since whoever goes on with one needs it."""
     came_of = f"{row['done']:,} done" + (f", {row['skipped']:,} left" if row["skipped"] else "")
-    what = [_cell("what", row["what"]), f"because: {row['reason']}" if row["reason"] else "", came_of]
-    return {
-        "begun_ms": row["begun_ms"],
-        "operation": f"{row['kind'].replace('_', ' ')}, {row['state']}\n{row['operation_id']}",
-        "by": row["by"],
-        "what": "\n".join(line for line in what if line),
-    }
+    by = f"{_cell('begun_ms', row['begun_ms'])} by {row['by']}"
+    what = "; ".join(text for text in (_cell("what", row["what"]), came_of) if text)
+    lines = [by + (f": {row['reason']}" if row["reason"] else ""), what]
+    return [f"{row['operation_id']} {row['kind'].replace('_', ' ')}, {row['state']}", *(f"  {line}" for line in lines)]
 
 
 def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:
