@@ -23,7 +23,7 @@ test: setup ## the tests; in containers where a Docker engine runs, else in loca
 
 test-all: setup ## those that take minutes, too: every fault, every processor's replay, the bench
 	@$(BIN)/python -m infra.images.build --if-engine
-	$(BIN)/pytest $(TOGETHER) -m ''
+	LETHE_THOROUGH=1 $(BIN)/pytest $(TOGETHER) -m ''
 
 check: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_processors.claims import Rules, claims
+from tests.examples import examples
 from tests.stream_processors.claim_tables import DIFFERENT, FORENAME, RULES, Row, candidates, encoding, statement
 from tests.stream_processors.tables import token, wide
 
@@ -127,7 +128,7 @@ def blocks(draw: st.DrawFn, name: str) -> list[Row]:
     return out
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(120))
 @given(st.tuples(blocks("a"), blocks("b"), blocks("c")), st.integers(1, 3))
 def test_claims_are_those_of_the_plain_version_block_by_block(three: tuple[list[Row], ...], n: int) -> None:
     taken = three[:n]
@@ -143,7 +144,7 @@ def test_claims_are_those_of_the_plain_version_block_by_block(three: tuple[list[
     assert found["supplier"].to_list() == [r["supplier"] for r in given_rows]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(25))
 @given(blocks("a"), st.randoms(use_true_random=False))
 def test_the_order_of_the_candidates_of_a_block_changes_nothing(block: list[Row], shuffle: Any) -> None:
     def by_subject(rows: list[Row]) -> dict[str, Row]:

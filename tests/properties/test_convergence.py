@@ -20,10 +20,11 @@ from stream_processors import ledger
 from stream_processors.retention import HEAD_ROW
 from stream_processors.runtime.driver import reads_topic
 from stream_processors.topology import NAMES
+from tests.examples import examples
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, Flow, decoded, framed
 
-QUICK = settings(deadline=None, max_examples=18, suppress_health_check=list(HealthCheck))
-QUICKER = settings(QUICK, max_examples=8)
+QUICK = settings(deadline=None, max_examples=examples(9), suppress_health_check=list(HealthCheck))
+QUICKER = settings(QUICK, max_examples=examples(5))
 
 # A population so small that people collide: twins, namesakes, the same person twice, and wrong dates of birth.
 DAYS = st.sampled_from([None, datetime.date(2013, 5, 6), datetime.date(2013, 7, 1), datetime.date(1900, 1, 1)])
@@ -283,7 +284,7 @@ SAYS = {
 
 
 @pytest.mark.parametrize("name", SAYS)
-@settings(QUICK, max_examples=8)
+@settings(QUICK, max_examples=examples(5))
 @given(populations(), st.integers(0, 1_000))
 def test_a_replay_says_again_what_was_lost_on_the_way(name: str, people: list[Change], which: int) -> None:
     flow = Flow()
@@ -311,7 +312,7 @@ DELETIONS = st.one_of(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(QUICK, max_examples=10)
+@settings(QUICK, max_examples=examples(5))
 @given(populations(), st.lists(st.one_of(DELETIONS, changes()), min_size=4, max_size=10))
 def test_who_was_out_and_lost_its_state_takes_back_what_it_had_said(
     name: str, people: list[Change], meanwhile: list[Change]

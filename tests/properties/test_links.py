@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from schemas.contracts import identified
+from tests.examples import examples
 from tests.stream_processors.tables import PARTITIONS, Flow
 
 BORN = datetime.date(2001, 3, 4)
@@ -129,6 +130,6 @@ def test_any_sequence_of_changes_ends_in_the_links_of_the_oracle() -> None:
     run_state_machine_as_test(
         Links,
         settings=settings(
-            max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(12), stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

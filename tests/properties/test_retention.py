@@ -16,10 +16,11 @@ from stream_processors.clock import Clock
 from stream_processors.retention import AT_ONCE, Retention
 from stream_processors.retention_policy import Period
 from stream_processors.runtime.driver import Driver, Record
+from tests.examples import examples
 from tests.properties.test_convergence import happen, histories
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, RESEARCH_KEY, TOKEN_KEY, Flow, decoded, framed, wide
 
-QUICK = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+QUICK = settings(deadline=None, max_examples=examples(100), suppress_health_check=list(HealthCheck))
 TODAY = date(2021, 6, 1)
 TOPIC, CLOCK, LEDGER = "linkage.activity", "governance.clock", "governance.ledger"
 TASK = ("retention.activity", 0)
@@ -230,7 +231,7 @@ LONG = CONTEXT.policy.model_copy(
 )
 
 
-@settings(QUICK, max_examples=12)
+@settings(QUICK, max_examples=examples(6))
 @given(histories(), TWO_DAYS, st.integers(1, 30))
 def test_the_whole_flow_holds_what_the_oracle_holds_on_that_day(events: list[Any], days: list[int], batch: int) -> None:
     flow = Flow(context=replace(CONTEXT, policy=LONG))

@@ -14,10 +14,11 @@ from stream_processors import ledger, oracle
 from stream_processors.enquiry.person import PersonAsked
 from stream_processors.erasure.order import Action, Target
 from stream_processors.erasure.suppression import SuppressionKeys
+from tests.examples import examples
 from tests.properties.test_convergence import KNOWN, SUBJECTS, Change, changes, fates, happen, histories
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, RESEARCH_KEY, TOKEN_KEY, Flow, decoded, framed
 
-QUICK = settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+QUICK = settings(deadline=None, max_examples=examples(8), suppress_health_check=list(HealthCheck))
 KEYS = SuppressionKeys(TOKEN_KEY, CONTEXT.catalogue)
 Event = tuple[str, Any]
 
@@ -125,7 +126,7 @@ def test_at_rest_all_is_as_if_who_is_refused_had_never_been_published(
     assert flow.left() == []
 
 
-@settings(QUICK, max_examples=10)
+@settings(QUICK, max_examples=examples(6))
 @given(st.lists(changes(), min_size=1, max_size=20), TARGETS, st.randoms(use_true_random=False))
 def test_an_entry_takes_back_what_came_before_it_and_refuses_what_comes_after(
     records: list[Change], target: Target, shuffle: Any

@@ -15,9 +15,10 @@ from stream_processors.runtime.partition import partition_of
 from stream_processors.runtime.records import HEARTBEAT_KEY
 from stream_processors.topology import build
 from stream_processors.unmatched import TOPIC, WAITS
+from tests.examples import examples
 from tests.stream_processors.tables import CONTEXT, PARTITIONS, TOKEN_KEY, framed
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 PEOPLE, EVENTS_OF = "identified.dfe.person", "identified.dfe.absence"
 SUBJECTS = ["A1", *[s for s in (f"B{n}" for n in range(99)) if partition_of(s, PARTITIONS) == 0][:2]]
 SUBJECTS[0] = next(s for s in (f"A{n}" for n in range(99)) if partition_of(s, PARTITIONS) == 0)

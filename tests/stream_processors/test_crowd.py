@@ -20,6 +20,7 @@ from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.runtime.records import Inputs
 from stream_processors.runtime.state import MemoryStore, Position
 from stream_processors.runtime.task import Task
+from tests.examples import examples
 from tests.stream_processors.matching.blocks import candidate, candidates_of_a_block
 from tests.stream_processors.tables import PARTITIONS, REGISTRY
 
@@ -53,7 +54,7 @@ class Driven:
         return dict(self.task.store.scan("claims", b""))
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(12), suppress_health_check=list(HealthCheck))
 @given(changes(), st.data())
 def test_what_is_claimed_does_not_depend_on_what_is_remembered(batches: list[Changes], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from stream_processors.enclave.store import FILE, FileInUseError, Store
 from stream_processors.runtime.driver import Log
+from tests.examples import examples
 from tests.stream_processors.enclave.support import (
     Row,
     bytes_of,
@@ -94,7 +95,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEP, min_size=4, max_size=30))
 def test_the_tables_equal_the_compacted_topic_after_any_upserts_deletions_kills_and_resumes(steps: list) -> None:  # type: ignore[type-arg]
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stream_processors.enclave.disclosure import Output, Relation, release
 from stream_processors.enclave.disclosure.audit import UnsoundRelationError
+from tests.examples import examples
 from tests.stream_processors.enclave.disclosure.support import (
     POLICY,
     attack,
@@ -51,7 +52,7 @@ def test_nothing_more_goes_where_nothing_can_be_told() -> None:
     assert [len(p.cells) - p.cells["persons"].null_count() for p in released.published.values()] == [10, 2]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.data())
 def test_no_withheld_number_of_tables_of_the_same_people_can_be_told(data: st.DataObject) -> None:
     """Several tables of the same people, each split its own way."""
@@ -64,7 +65,7 @@ def test_no_withheld_number_of_tables_of_the_same_people_can_be_told(data: st.Da
     _attacked(outputs, same_people(*outputs))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=2, max_size=4))
 def test_no_withheld_number_of_a_table_with_margins_can_be_told(rows: list[list[int]]) -> None:
     """A table of two keys, and its row and column sums as tables of their own."""
