@@ -204,7 +204,7 @@ class _Session:
         self._consumer = Consumer(kafka.consumer_config(settings, self._edition.group(name), instance.member))
         self._changelog_end: dict[int, int] = {}
         self._next: dict[tuple[str, int], int] = {}
-        self._heard = time.monotonic()
+        self._heard: dict[tuple[str, int], float] = {}
         self._leftovers = Leftovers(instance.folder, settings.sweep_seconds)
         self._tidy_at = 0.0
         self._placed = 0.0
@@ -234,9 +234,9 @@ class _Session:
                 continue
             if self._slots and (messages or self._more()):  # a revocation may have come behind the first of them
                 self._process(messages)
-                self._heard = time.monotonic()
-            elif self._land() and self._slots:
-                self._at_rest()
+            elif self._land() and self._slots and not self._missing():
+                self._worker.idle()
+            self._ask_again()
             for number, slot in self._slots.items():
                 if self._caught_up(slot) and self._land() and self._caught_up(slot):
                     self._reconcile(number, slot)
@@ -265,15 +265,19 @@ class _Session:
         if self._assigned is not None:
             raise SessionLostError("partitions were assigned anew during a restore")
 
-    def _at_rest(self) -> None:
-        """No record came: say so at the ends of all inputs, and ask again for an end that was never told.
+    def _missing(self) -> list[tuple[str, int]]:
+        """Inputs whose end was not told since they were assigned."""
+        return [(t, number) for number, slot in self._slots.items() for t in slot.topics if t not in slot.at_end]
 
-        librdkafka tells the end of a partition once, and one that it tells between two assignments is lost. Nobody else
-        would miss it, but a session that has to reconcile waits for all ends.
+    def _ask_again(self) -> None:
+        """Have an end told again that may have been told in vain.
+
+        librdkafka tells the end of a partition once, and one that it tells between two assignments is lost. On an input
+        with traffic the next is told soon. Nobody else would miss that of a quiet one, but a session that has to
+        reconcile waits for all ends, and would for as long as the others have traffic.
         """
-        if all(slot.at_end >= set(slot.topics) for slot in self._slots.values()):
-            self._worker.idle()
-        elif time.monotonic() > self._heard + _ASK_AGAIN_S:
+        since = time.monotonic() - _ASK_AGAIN_S
+        if any(self._heard[of] < since for of in self._missing()) and self._land():
             self._read_on()
 
     def _sweep(self) -> None:
@@ -425,7 +429,7 @@ class _Session:
         self._consumer.assign(positions)
         if positions:
             self._consumer.resume(positions)
-        self._heard = time.monotonic()
+        self._heard = dict.fromkeys(self._next, time.monotonic())
 
     def _say_places(self) -> None:
         if time.monotonic() < self._placed + _PLACES_EVERY_S:
@@ -453,6 +457,7 @@ class _Session:
         ends: dict[int, dict[str, int]] = {}
         inputs: dict[int, list[Inputs]] = {}
         for (number, topic), found in batches.items():
+            self._heard[topic, number] = time.monotonic()
             inputs.setdefault(number, []).append(self._inputs(topic, number, found))
             ends.setdefault(number, {})[topic] = found[-1].offset() + 1
         before = self._in_flight.steps if self._in_flight is not None else {}

@@ -75,7 +75,7 @@ def until_said_anew(workers: Workers, name: str, times: int) -> None:
     deadline = time.monotonic() + 240
     while workers.log(name).count('"said_anew"') < times:
         assert workers.alive(name), workers.log(name)[-2_000:]
-        assert time.monotonic() < deadline, f"{name} is not through"
+        assert time.monotonic() < deadline, f"{name} is not through:\n{workers.log(name)[-3_000:]}"
         time.sleep(0.1)  # a worker tells its log and nobody else
 
 

@@ -34,6 +34,10 @@ class Broker:
     revokes: bool = False
     """Once, the member's partition is taken from it and given back, when it asks for records and a commit is under
     way."""
+    loses_end_of: str = ""
+    """A topic whose end the member is not told, once."""
+    ends_told: set[str] = field(default_factory=set)
+    """Topics whose end it was told."""
     under_way: threading.Event = field(default_factory=threading.Event)
     revoking: threading.Event = field(default_factory=threading.Event)
     revoked: threading.Event = field(default_factory=threading.Event)
@@ -119,6 +123,11 @@ class Consumer:
                 self._at[topic] = records[-1].offset + 1
             elif topic not in self._ended and len(out) < most:
                 self._ended.add(topic)
+                if self._topics and topic == broker.loses_end_of:
+                    broker.loses_end_of = ""
+                    continue
+                if self._topics:
+                    broker.ends_told.add(topic)
                 out.append(Message(topic, Record(at, None, None, 0), end=True))
         return out
 

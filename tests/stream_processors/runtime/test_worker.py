@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from infra.settings import Settings
+from stream_processors.runtime import worker
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.records import Inputs, Outputs
@@ -248,3 +250,32 @@ def test_what_is_said_in_parts_is_said_whole_before_the_records_that_come_next(
     world.run()
     world.assert_as_one_batch_after_the_other()
     assert len(in_store) > -(-len(RECORDS) // BATCH), "parts are transactions of their own"
+
+
+class WithAQuietInput(Counting):
+    """The same, with a second input on which nothing comes."""
+
+    declaration = replace(Counting.declaration, reads=("came", "seldom"))
+
+
+class WorldWithAQuietInput(World):
+    counts = WithAQuietInput
+
+
+def test_an_end_that_the_client_did_not_tell_is_asked_for_though_another_input_has_traffic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_ASK_AGAIN_S", 0.05)
+    world = WorldWithAQuietInput(tmp_path, monkeypatch)
+    world.broker.loses_end_of = "seldom"
+    until = time.monotonic() + PATIENCE_S
+
+    def on_step(_: int) -> None:
+        assert time.monotonic() < until, "nobody asked"
+        if "seldom" not in world.broker.ends_told:  # traffic, until it is asked again
+            world.broker.log("came").append(b"more", b"a", FIRST_MS)
+
+    world.processor.on_step = on_step
+    world.run()
+    assert world.broker.ends_told == {"came", "seldom"}
+    assert world.consumed == world.broker.log("came").end
