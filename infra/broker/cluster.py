@@ -274,7 +274,7 @@ class Stack:
         }
         while waiting:
             for daemon, answers in list(waiting.items()):
-                if answers():
+                if daemon.listens() and answers():
                     del waiting[daemon]
                 elif daemon.process() is None:
                     raise NotAnsweringError(_with_log(f"the {daemon.name} ended while it started", daemon))

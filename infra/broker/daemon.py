@@ -46,6 +46,15 @@ class Daemon:
         said = json.loads(self._pid_file.read_text()).get("port")
         return None if said is None else int(said)
 
+    def listens(self) -> bool:
+        """Whether it has its port: what answers there may be another's, while this one still starts."""
+        found, port = self.process(), self.port()
+        try:
+            sockets = found.net_connections("tcp") if found is not None else []
+        except psutil.Error:  # it has ended meanwhile
+            return False
+        return any(s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port for s in sockets)
+
     def start(self, command: Sequence[str], port: int | None = None) -> None:
         """Start it, in a session of its own: neither Ctrl-C nor the end of the caller's terminal reaches it."""
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from typer.testing import CliRunner
 
+from infra.broker import cluster
 from infra.broker.cluster import NotAnsweringError, NotLocalError, PortTakenError, Stack, isolated
 from infra.broker.daemon import Daemon
 from infra.broker.fetch import ToolMissingError, fetch, java
@@ -123,6 +124,18 @@ def test_a_second_up_leaves_what_runs(local: Stack) -> None:
     before = pids(local)
     assert not Stack(local.settings).up()
     assert pids(local) == before
+
+
+@containers
+def test_a_broker_that_lost_its_port_to_another_is_not_taken_for_it(
+    local: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two find one port free, and the other is faster."""
+    theirs = isolated(tmp_path).model_copy(update={"bootstrap": local.settings.bootstrap})
+    monkeypatch.setattr(cluster, "is_free", lambda _port: True)
+    with pytest.raises(NotAnsweringError, match="the broker ended while it started"):
+        Stack(theirs).up()
+    assert states(local) == ["up", "up"]
 
 
 @containers
@@ -490,6 +503,14 @@ def test_isolated_settings_share_downloads_and_nothing_else(tmp_path: Path) -> N
     for port in ("bootstrap", "controller_port", "registry"):
         assert getattr(ours, port) != getattr(base, port)
     assert all(f.path.is_relative_to(tmp_path / "ours") for f in data_folders(ours))
+
+
+def test_processes_that_begin_together_find_different_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    for pid in range(1_000, 1_024):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        found += free_ports(4)
+    assert len(set(found)) == len(found)
 
 
 def test_free_ports_differ_and_leave_out_what_they_are_told(listener: socket.socket) -> None:
