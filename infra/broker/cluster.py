@@ -38,7 +38,7 @@ _ASK_S = 5.0
 
 # Quick to start matters more than the last tenth of throughput; no heap dumps, they hold records.
 _JVM = ("-XX:+ExitOnOutOfMemoryError", "-XX:-HeapDumpOnOutOfMemoryError", "-XX:+PerfDisableSharedMem")
-_BROKER_JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50")
+BROKER_JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50")
 _REGISTRY_JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 State = Literal["up", "silent", "down", "foreign", "elsewhere"]
@@ -87,8 +87,14 @@ class Stack:
     As a context manager: up inside, down after. Outside of one, both outlive the process that calls `up`.
     """
 
-    def __init__(self, settings: Settings, extra_broker_config: Mapping[str, str] | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        extra_broker_config: Mapping[str, str] | None = None,
+        broker_jvm: tuple[str, ...] = BROKER_JVM,
+    ) -> None:
+        """`broker_jvm`: flags of the broker's Java."""
+        self.settings, self._broker_jvm = settings, broker_jvm
         self._extra = dict(extra_broker_config or {})
         self._broker_port = _loopback_port(f"kafka://{settings.bootstrap}", "LETHE_BOOTSTRAP")
         self._registry_port = _loopback_port(settings.registry, "LETHE_REGISTRY")
@@ -215,7 +221,7 @@ class Stack:
             _format([jvm, *quick, *options, "-cp", jars, "kafka.tools.StorageTool"], config)
         # Each with an archive of its own: a broker with TLS loads a thousand classes more.
         program = "tlsbroker" if self.settings.security == "tls" else "broker"
-        java_command = self._java_command(program, jvm, dist, _BROKER_JVM)
+        java_command = self._java_command(program, jvm, dist, self._broker_jvm)
         self._broker.start([*java_command, *options, "-cp", jars, "kafka.Kafka", str(config)], self._broker_port)
 
     def _java_command(self, program: str, jvm: str, dist: Dist, flags: tuple[str, ...]) -> list[str]:

@@ -25,7 +25,7 @@ from docker.errors import APIError
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
-from infra.broker.cluster import DEADLINE_S, Stack, broker_answers, isolated, registry_answers
+from infra.broker.cluster import BROKER_JVM, DEADLINE_S, Stack, broker_answers, isolated, registry_answers
 from infra.broker.fetch import StackError, fetch
 from infra.broker.ports import HOST
 from infra.certificates import BROKER, init_credentials
@@ -40,6 +40,8 @@ OWNER = "lethe.tests-owner"
 CHOICE = "LETHE_TEST_STACK"
 # Deletion is to be seen in seconds; the rest of a test's broker is as broker.properties says.
 TEST_BROKER = {"log.cleaner.backoff.ms": "500", "log.segment.delete.delay.ms": "1000"}
+# A test's broker lives for a minute or two: most of what the second compiler makes of it would never run.
+TEST_JVM = (*BROKER_JVM, "-XX:TieredStopAtLevel=1")
 _CLOCK_STEP_S = 60
 
 
@@ -88,6 +90,7 @@ class KafkaContainer(OwnContainer):
         data.mkdir(parents=True, exist_ok=True)
         self.with_volume_mapping(data, "/data/log", "rw")
         self.with_env("WAIT_FOR_START", "yes")
+        self.with_env("JAVA_OPTS", " ".join(TEST_JVM))
         # The broker speaks to itself through INTERNAL: the advertised port of this machine is not there inside.
         config = {
             "listeners": f"{protocol}://0.0.0.0:9092,INTERNAL://localhost:29092,CONTROLLER://localhost:29093",
@@ -172,7 +175,7 @@ def running_stack(
     settings = isolated(home).model_copy(update={"security": security})
     config = {**TEST_BROKER, **(extra_broker_config or {})}
     if how == "processes":
-        with Stack(settings, config):
+        with Stack(settings, config, TEST_JVM):
             yield RunningStack(settings, how, settings.broker_data)
         return
     remove_orphans()
