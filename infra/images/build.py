@@ -33,9 +33,10 @@ DEBOOTSTRAP = "debootstrap"
 _FILES = {
     "kafka": [
         HERE / "kafka-entrypoint.sh",
+        HERE / "archive-classes.sh",
         *(BROKER / f"{name}.properties" for name in ("broker", "tls", "log4j2")),
     ],
-    "registry": [HERE / "registry-entrypoint.sh", BROKER / "registry.properties"],
+    "registry": [HERE / "registry-entrypoint.sh", HERE / "archive-classes.sh", BROKER / "registry.properties"],
 }
 
 
@@ -85,7 +86,16 @@ def _build(dist: Dist, base: str | None) -> list[str]:
             for file in _FILES[name]:
                 shutil.copy2(file, context)
             _docker(
-                *("build", "--quiet", "--build-arg", f"BASE={base}", "--label", f"{LABEL}={_made_of(name)}"),
+                *(
+                    "build",
+                    "--quiet",
+                    "--network",
+                    "none",
+                    "--build-arg",
+                    f"BASE={base}",
+                    "--label",
+                    f"{LABEL}={_made_of(name)}",
+                ),
                 *("--tag", tag(name), "--file", str(HERE / f"{name}.Dockerfile"), folder),
             )
     return [tag(name) for name in missing]

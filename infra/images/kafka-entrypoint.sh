@@ -28,10 +28,12 @@ config=${CONFIG:-/tmp/server.properties}
     done
 } > "$config"
 
+# The image brings the classes as Java has parsed them (archive-classes.sh).
+archive=${JAVA_ARCHIVE:--XX:SharedArchiveFile=$home/classes.jsa}
 logging=-Dlog4j2.configurationFile=$home/log4j2.properties
 if [ ! -e "$data/meta.properties" ]; then
-    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "$logging" -cp "$home/libs/*" kafka.tools.StorageTool format \
+    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "-XX:SharedArchiveFile=$home/classes.jsa" "$logging" -cp "$home/libs/*" kafka.tools.StorageTool format \
         --cluster-id "${CLUSTER_ID:-bGV0aGUtc2luZ2xlLW5vZA}" --config "$config"
 fi
 exec java ${JAVA_OPTS:--Xms512m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=50} -XX:+ExitOnOutOfMemoryError \
-    "$logging" -cp "$home/libs/*" kafka.Kafka "$config"
+    "$archive" "$logging" -cp "$home/libs/*" kafka.Kafka "$config"

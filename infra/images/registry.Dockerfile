@@ -2,7 +2,8 @@
 ARG BASE=eclipse-temurin:17-jre
 FROM ${BASE}
 COPY registry /opt/registry
-COPY registry.properties registry-entrypoint.sh /opt/registry/
+COPY registry.properties registry-entrypoint.sh archive-classes.sh /opt/registry/
+RUN sh /opt/registry/archive-classes.sh /opt/registry/registry-entrypoint.sh 8080
 COPY --chown=1000:1000 empty /data
 USER 1000:1000
 VOLUME /data

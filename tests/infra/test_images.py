@@ -136,6 +136,15 @@ def test_a_broker_is_formatted_once_and_then_started(tmp_path: Path) -> None:
     ]
 
 
+def test_java_is_told_where_the_classes_of_the_image_are(tmp_path: Path) -> None:
+    rendered(tmp_path, DATA=str(tmp_path / "none"))
+    rendered(tmp_path, DATA=str(tmp_path / "none"), JAVA_ARCHIVE="-XX:ArchiveClassesAtExit=classes.jsa")
+    calls = (tmp_path / "java.log").read_text().splitlines()
+    archives = [re.findall(r"-XX:\w*Archive\w*=\S+", call) for call in calls]
+    kept = f"-XX:SharedArchiveFile={tmp_path}/classes.jsa"
+    assert archives == [[kept], [kept], [kept], ["-XX:ArchiveClassesAtExit=classes.jsa"]]
+
+
 @pytest.mark.parametrize("name", ["kafka", "registry"])
 def test_a_dockerfile_copies_only_what_the_context_has(name: str) -> None:
     text = (build.HERE / f"{name}.Dockerfile").read_text()
@@ -143,7 +152,9 @@ def test_a_dockerfile_copies_only_what_the_context_has(name: str) -> None:
     copied = {word for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in line.split()}
     files = {file.name for file in build._FILES[name]}
     assert copied == files | {build.dist_path(name), "empty", "--chown=1000:1000"}
-    assert not re.search(r"^(RUN|ADD)\b", text, re.MULTILINE)
+    runs = re.findall(r"^(?:RUN|ADD)\b(?:.*\\\n)*.*", text, re.MULTILINE)
+    assert len(runs) == 1, "nothing is fetched into an image"
+    assert "/archive-classes.sh " in runs[0]
 
 
 def test_an_image_is_outdated_when_a_file_of_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
