@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUIET := --quiet --disable-pip-version-check
+PIN := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make requirements" --quiet
 # Tests of a broker wait more than they work: three at a time keep two cores busy. Files in order, so that those of the
 # broker, which take longest, begin first.
 TOGETHER := --numprocesses 3 --dist loadfile --no-loadscope-reorder
@@ -36,22 +39,24 @@ bench: setup ## throughput, latency, memory: a table and bench.json
 images: setup ## container images of the broker and the registry, for compose.yaml and the tests
 	$(BIN)/python -m infra.images.build
 
-requirements: ## pin requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
-		--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
-		--quiet --output-file requirements.txt
+requirements: ## pin requirements.txt anew from pyproject.toml, and what installs it
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(PIN) --output-file requirements.txt
+	echo uv | $(BIN)/uv pip compile - $(PIN) --output-file infra/installer.txt
 
 clean: ## remove the environment; data and downloads stay in .lethe
 	rm -rf $(VENV)
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+# uv takes a quarter of pip's time. It knows nothing of pip's settings: where an index is set in those, pip goes on.
+$(VENV)/.installed: requirements.txt infra/installer.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "error: $(PYTHON) is not Python 3.11 or later: install one, or name it: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 		echo "error: $(PYTHON) cannot make virtual environments (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install $(QUIET) --require-hashes -r infra/installer.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.txt || \
+		$(BIN)/pip install $(QUIET) --require-hashes -r requirements.txt
+	$(BIN)/pip install $(QUIET) --no-deps --editable .
 	@touch $@
 
 .lethe/dist/fetched: infra/broker/pom.xml | $(VENV)/.installed
