@@ -145,6 +145,7 @@ def _pass(settings: Settings, registry: Registry, loader: Loader, day: date) -> 
     loader.producer.flush(30)
 
 
+@pytest.mark.long  # the flow without a broker says the same in tests/properties/test_unmatched.py
 def test_who_matches_nobody_leaves_its_source_when_the_linkage_window_has_ended(tmp_path: Path) -> None:
     policy = yaml.safe_load(FILE.read_text())
     policy |= {"hard_stop": date(2099, 12, 31), "linkage_window_days": 30}

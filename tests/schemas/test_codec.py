@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from schemas import contracts
 from schemas.codec import CodecError, arrow_schema, decode, decode_each, decode_older, encode
 from schemas.contracts import Contract
+from tests.examples import examples
 
 NAMES = contracts.names()
-some = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck))
 every_contract = pytest.mark.parametrize("contract", [contracts.contract(n) for n in NAMES], ids=NAMES)
 
 

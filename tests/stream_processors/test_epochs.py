@@ -46,7 +46,7 @@ def said_again(flow: Flow, seed: int) -> list[list[tuple[bytes | None, bytes | N
     ]
 
 
-@settings(deadline=None, max_examples=examples(10), suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(6), suppress_health_check=list(HealthCheck))
 @given(populations(), st.lists(changes(), max_size=6), st.integers(0, 1_000))
 def test_nobody_gains_or_loses_a_link_at_any_moment_of_a_rotation(
     people: list[Change], corrections: list[Change], seed: int

@@ -26,6 +26,7 @@ from schemas.codec import arrow_schema, encode
 from schemas.contracts import Contract
 from stream_processors.areas import load_areas
 from stream_processors.guard import ALLOWED, Guard, Permission, load_allowed
+from tests.examples import examples
 from tests.stream_processors.tables import REGISTRY, Bench, wide
 
 RESEARCH = contracts.contract("research/person")
@@ -35,8 +36,8 @@ TOPIC = "linkage.contribution"
 SEEDS = st.integers(0, 2**32)
 
 
-def many(examples: int) -> settings:
-    return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def many(count: int) -> settings:
+    return settings(max_examples=examples(count), deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 # What a contract can let through -------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def accepted(make: Callable[[], Any]) -> bool:
     return True
 
 
-@many(350)
+@many(175)
 @given(SEEDS)
 def test_a_research_contract_that_lets_more_through_stops_the_start(seed: int) -> None:
     research = mutated(random.Random(seed), RESEARCH)
@@ -170,7 +171,7 @@ def test_a_research_contract_that_lets_more_through_stops_the_start(seed: int) -
         assert not widens(reach(research.json), reach(RESEARCH.json))
 
 
-@many(150)
+@many(75)
 @given(SEEDS)
 def test_a_contribution_that_would_carry_more_stops_the_start(seed: int) -> None:
     contribution = mutated(random.Random(seed), CONTRIBUTION)
@@ -190,7 +191,7 @@ def test_a_contribution_that_would_carry_more_stops_the_start(seed: int) -> None
         assert not widens(carried(contribution), carried(CONTRIBUTION))
 
 
-@many(150)
+@many(75)
 @given(SEEDS)
 def test_a_configuration_that_allows_more_than_the_contract_stops_the_start(seed: int) -> None:
     rng = random.Random(seed)
@@ -219,7 +220,7 @@ def test_a_configuration_that_allows_more_than_the_contract_stops_the_start(seed
             assert load_allowed(path) == load_allowed(), "only what is as it was starts"
 
 
-@many(100)
+@many(50)
 @given(SEEDS)
 def test_an_open_domain_stops_the_start_even_if_contract_contribution_and_configuration_agree(seed: int) -> None:
     research = mutated(random.Random(seed), RESEARCH)
@@ -343,7 +344,7 @@ def faults(record: Mapping[str, Any], fields: list[dict[str, Any]]) -> list[str]
     return out
 
 
-@many(200)
+@many(100)
 @given(SEEDS)
 def test_a_record_with_a_value_outside_its_domain_is_refused_whole(seed: int) -> None:
     rng = random.Random(seed)
@@ -371,7 +372,7 @@ def test_a_record_with_a_value_outside_its_domain_is_refused_whole(seed: int) ->
     assert dataset == "person" or record[dataset] == []
 
 
-@many(250)
+@many(125)
 @given(SEEDS)
 def test_a_record_with_bytes_changed_is_refused_or_within_its_domains(seed: int) -> None:
     rng = random.Random(seed)

@@ -91,10 +91,10 @@ def spoilt(fault: Fault) -> tuple[Driver, Patched]:
 
     driver = Driver([processor(n) for n in NAMES], PARTITIONS, seed=11, accounts=REGISTRY)
     published(driver)
-    driver.run(60)
+    driver.run(150)
     if fault.tombstones:
         leave(driver)
-        driver.run(60)
+        driver.run(150)
     return driver, made[0]
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.matching.components import components
 from stream_processors.matching.normalise import normalise
 from stream_processors.matching.tokens import SEPARATOR, TokenKeys, hmac_hex, tokenise
+from tests.examples import examples
 from tests.stream_processors.matching.people import ANY_TEXT, PERSONS, SAM, any_text, people
 
 CATALOGUE = load_catalogue()
@@ -116,7 +117,7 @@ def test_a_twin_shares_no_token(twin: str) -> None:
     assert not other.items() & by_key(SAM).items()
 
 
-@any_text
+@settings(any_text, max_examples=examples(30))
 @given(PERSONS)
 def test_tokens_do_not_depend_on_the_batch(rows: list[dict[str, Any]]) -> None:
     together = tokens(*rows)
