@@ -17,7 +17,7 @@ from schemas.rows import from_value, to_value
 from stream_processors.enquiry.finding import Holding, merged
 from stream_processors.erasure.eraser import FINDING
 from stream_processors.erasure.order import TOPIC, Action, Reason, Target, order_row
-from stream_processors.runtime.kafka import consumer_config, producer_config
+from stream_processors.runtime.kafka import meet, producer_config, reader_config
 from stream_processors.runtime.partition import partition_of
 
 _CALL_S = 30
@@ -64,7 +64,7 @@ class Orders:
         config = producer_config(self.settings, "lethe.erase") | {"message.timeout.ms": _CALL_S * 1000}
         # The control plane's client reads no lz4 without another package.
         self._producer = Producer(config | {"compression.type": "gzip"})
-        self._consumer = Consumer(consumer_config(self.settings, f"lethe.{self.settings.principal}.erase"))
+        self._consumer = Consumer(reader_config(self.settings, f"lethe.{self.settings.principal}.erase"))
 
     def give(self, action: Action, target: Target, reason: Reason, by: str, order_id: str | None = None) -> Followed:
         """Give an order to every partition and wait until each has answered.
@@ -78,6 +78,7 @@ class Orders:
         id_ = order_id or secrets.token_hex(_ID_BYTES)
         row = order_row(id_, action, target, reason, by, time.time_ns() // 1_000_000, self.public)
         where = TopicPartition(FINDING, partition_of(id_, self.settings.partitions))
+        meet(self._consumer, [FINDING], set())
         where.offset = self._consumer.get_watermark_offsets(where, _CALL_S)[1]
         self._consumer.assign([where])
         self._send(id_, to_value(TOPIC, row, self.ids))

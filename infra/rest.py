@@ -12,7 +12,15 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from infra.settings import Settings
 from stream_processors.access import SUPER
 from stream_processors.edition import Edition
-from stream_processors.runtime.kafka import PASSING, client_config, consumer_config, error_of, matches
+from stream_processors.runtime.kafka import (
+    PASSING,
+    client_config,
+    consumer_config,
+    error_of,
+    matches,
+    meet,
+    reader_config,
+)
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.restore import told_by
 from stream_processors.topology import TOPOLOGY, declaration
@@ -216,8 +224,9 @@ class Flow:
         """As `_with_records`, by somebody who may read them. All are read at once."""
         reader = self._readers.get(principal)
         if reader is None:
-            config = consumer_config(self._settings.acting_as(principal), f"lethe.{principal}.at-rest")
+            config = reader_config(self._settings.acting_as(principal), f"lethe.{principal}.at-rest")
             reader = self._readers[principal] = Consumer(config)
+            meet(reader, {lag.topic for lag in lags}, set())
         starts: dict[tuple[str, int], int] = {}
         for lag in lags:
             where = (lag.topic, lag.partition)

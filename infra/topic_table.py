@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from infra.settings import Settings
 from stream_processors.edition import Edition
-from stream_processors.runtime.kafka import consumer_config
+from stream_processors.runtime.kafka import reader_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
 
@@ -43,7 +43,7 @@ def messages_of(
     Raises:
         KafkaException: no such topic, or the broker is away.
     """
-    consumer = Consumer(consumer_config(settings, f"lethe.{settings.principal}.table"))
+    consumer = Consumer(reader_config(settings, f"lethe.{settings.principal}.table"))
     try:
         left: set[tuple[str, int]] = set()
         wanted = [Edition(settings.edition).topic(t) for t in topics]

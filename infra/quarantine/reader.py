@@ -8,7 +8,7 @@ from typing import Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.settings import Settings
-from stream_processors.runtime.kafka import consumer_config
+from stream_processors.runtime.kafka import meet, reader_config
 
 _CALL_S = 30
 _LIST_S = 8  # the first call: whether anybody is there
@@ -23,10 +23,10 @@ class Reader:
     def __init__(self, settings: Settings, *, committed: bool = True) -> None:
         level = "read_committed" if committed else "read_uncommitted"
         self._consumer = Consumer(
-            consumer_config(settings, f"lethe.{settings.principal}.reader")
+            reader_config(settings, f"lethe.{settings.principal}.reader")
             | {"isolation.level": level, "session.timeout.ms": 10_000}
         )
-
+        self._met: set[str] = set()
         self.ended_at = 0
         """Where the last `read` without a stop ended: behind records that were taken back, too."""
 
@@ -56,6 +56,7 @@ class Reader:
         """
         if stop is not None and start >= stop:
             return
+        meet(self._consumer, [topic], self._met)
         self._consumer.assign([TopicPartition(topic, partition, start)])
         try:
             ended, quiet = False, 0

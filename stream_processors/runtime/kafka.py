@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterable
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from infra.keys import CA_CERTIFICATE, credential_of
 from infra.settings import Settings
 from schemas.contracts import DATASETS, ENQUIRY
 
+_MEET_S = 30.0
 Config = dict[str, str | int | float | bool]
 
 PASSING = frozenset(
@@ -109,6 +111,29 @@ def consumer_config(settings: Settings, group: str, member: str | None = None) -
     if member:
         config["group.instance.id"] = member  # static membership: a restart within the timeout moves no partition
     return config
+
+
+def reader_config(settings: Settings, group: str) -> Config:
+    """As `consumer_config`, for reading to the ends of partitions: an end is told with an answer that has nothing in
+    it, before which the broker waits for something to come.
+
+    Raises as `client_config`.
+    """
+    return consumer_config(settings, group) | {"fetch.wait.max.ms": 5}
+
+
+def meet(consumer: Consumer, topics: Iterable[str], met: set[str]) -> None:
+    """Have a consumer know topics before it reads them; `met` holds those that it knows.
+
+    What librdkafka has not heard of it looks for on a timer of a second, one topic after the other. Asked for, all of
+    them are told in milliseconds.
+
+    Raises:
+        KafkaException: the broker is away.
+    """
+    if not met.issuperset(topics := set(topics)):
+        consumer.list_topics(timeout=_MEET_S)
+        met |= topics
 
 
 def subscription(reads: tuple[str, ...]) -> list[str]:

@@ -76,8 +76,8 @@ class Restorer:
         self._now_ms, self._keep_alive = now_ms, keep_alive
         self._observer: Observer = observer or Unobserved()
         self._admin = AdminClient(kafka.client_config(settings))
-        config = kafka.consumer_config(settings, f"lethe.{processor.declaration.name}.restore")
-        self._consumer = Consumer(config)
+        self._consumer = Consumer(kafka.reader_config(settings, f"lethe.{processor.declaration.name}.restore"))
+        self._met: set[str] = set()
         self._edition = Edition(settings.edition)
         self._tombstones: dict[str, int] = {}
 
@@ -206,6 +206,7 @@ class Restorer:
         each.
         """
         left = {self._edition.topic(topic): (topic, stop) for topic, stop in stops.items() if stop > 0}
+        kafka.meet(self._consumer, left, self._met)
         self._consumer.assign([TopicPartition(name, number, 0) for name in left])
         quiet = 0
         try:
@@ -268,6 +269,7 @@ class Restorer:
         """
         if stop is not None and start >= stop:
             return
+        kafka.meet(self._consumer, [self._edition.topic(topic)], self._met)
         self._consumer.assign([TopicPartition(self._edition.topic(topic), number, start)])
         quiet = 0
         try:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
+
+from confluent_kafka import Consumer
 
 from infra.settings import Settings
 from infra.topics import topics_of
-from stream_processors.runtime.kafka import producer_config
+from stream_processors.runtime.kafka import meet, producer_config
 
 ROOT = Path(__file__).parents[3]
 ONE_PLACE = ROOT / "stream_processors" / "runtime" / "kafka.py"
+
+
+class Asked:
+    """A consumer that counts how often it is asked what topics there are."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def list_topics(self, timeout: float) -> None:
+        assert timeout > 0
+        self.times += 1
+
+
+def test_topics_are_asked_for_once_and_before_they_are_read() -> None:
+    consumer, met = Asked(), set[str]()
+    for topics, times in ((["a", "b"], 1), (["b"], 1), (["a", "c"], 2), (["c"], 2), ([], 2)):
+        meet(cast(Consumer, consumer), topics, met)
+        assert consumer.times == times, topics
 
 
 def test_no_module_but_one_names_the_brokers_to_a_client() -> None:
