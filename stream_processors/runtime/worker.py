@@ -43,6 +43,7 @@ _IDLE_S = 0.2
 _FILL_S = 0.03
 _BUSY_RECORDS = 1_000
 _BUSY_FILL_S = 0.5
+_LULL_S = 0.1
 _ASK_AGAIN_S = 5.0
 _COLLECT_EVERY = 100
 _TIDY_S = 60.0
@@ -313,15 +314,34 @@ class _Session:
         """Records, as many as are there up to the batch size; waits a moment for the first and less for the rest.
 
         Under load it waits longer: a larger batch says once what smaller ones would say and correct, all the way down.
+        But not when nothing comes at the ends of all inputs.
         """
         first = self._consumer.consume(1, 0 if self._more() else _IDLE_S)
+        found = [m for m in first if self._check(m)]
         if not first or self._assigned is not None:
-            return [m for m in first if self._check(m)]
-        room = self._settings.batch_records - 1
-        rest = self._consumer.consume(room, _FILL_S)
-        if _BUSY_RECORDS <= len(rest) < room and self._assigned is None:
-            rest += self._consumer.consume(room - len(rest), _BUSY_FILL_S)
-        return [m for m in first + rest if self._check(m)]
+            return found
+        found += self._checked(self._settings.batch_records - 1, _FILL_S)
+        if len(found) <= _BUSY_RECORDS:
+            return found
+        until = time.monotonic() + _BUSY_FILL_S
+        while (room := self._settings.batch_records - len(found)) > 0 and self._assigned is None:
+            more = self._checked(room, min(_LULL_S, until - time.monotonic()))
+            found += more
+            if time.monotonic() + _LULL_S / 2 > until or (not more and self._at_ends()):
+                break
+        return found
+
+    def _checked(self, most: int, seconds: float) -> list[Message]:
+        return [m for m in self._consumer.consume(most, seconds) if self._check(m)]
+
+    def _at_ends(self) -> bool:
+        """Whether no input has told a record since it told its end."""
+        if not self._next.keys() <= self._ended.keys():
+            return False
+        of = [TopicPartition(self._edition.topic(topic), number) for topic, number in self._next]
+        return all(
+            tp.offset <= self._ended[self._edition.plain(tp.topic), tp.partition] for tp in self._consumer.position(of)
+        )
 
     def _check(self, message: Message) -> bool:
         """Whether a message is a record. Marks the ends of partitions."""

@@ -37,6 +37,10 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, An
 ALL = dict(commands(typer.main.get_command(app)))
 
 
+def test_the_version_is_told() -> None:
+    assert re.fullmatch(r"lethe \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"]).output)
+
+
 def test_the_walk_finds_the_commands() -> None:
     assert {"up", "quarantine requeue", "replay", "publish"} <= ALL.keys()
     assert set(ALL) >= TELL_NOTHING

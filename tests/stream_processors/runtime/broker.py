@@ -141,6 +141,9 @@ class Consumer:
     def unassign(self) -> None:
         self._at = {}
 
+    def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        return [TopicPartition(tp.topic, tp.partition, self._at[tp.topic]) for tp in partitions]
+
     def list_topics(self, timeout: float) -> None:
         """All of them are known."""
 

@@ -252,6 +252,20 @@ def test_what_is_said_in_parts_is_said_whole_before_the_records_that_come_next(
     assert len(in_store) > -(-len(RECORDS) // BATCH), "parts are transactions of their own"
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
+def test_a_batch_is_filled_up_until_the_ends_of_all_inputs_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    monkeypatch.setattr(worker, "_BUSY_RECORDS", 0)
+    monkeypatch.setattr(worker, "_BUSY_FILL_S", 0.5)
+    monkeypatch.setattr(worker, "_ASK_AGAIN_S", 0.6)
+    world.broker.loses_end_of = "" if told else "came"
+    began = time.monotonic()
+    world.run()
+    assert (time.monotonic() - began < 0.4) == told
+    world.assert_as_one_batch_after_the_other()
+
+
 class WithAQuietInput(Counting):
     """The same, with a second input on which nothing comes."""
 
