@@ -64,7 +64,7 @@ from stream_processors.accounting.hops import Finding
 from stream_processors.clock import KEY, TOPIC
 from stream_processors.control.clock import tick_value
 from stream_processors.edition import Edition, EditionSchemas
-from stream_processors.runtime import kafka
+from stream_processors.runtime import kafka, state
 from stream_processors.runtime.account import publication_of
 from stream_processors.runtime.instance import Instance
 from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
@@ -816,11 +816,13 @@ def damaged_in_use(world: World) -> Any:
     for file in folder.glob("*.sst"):
         with file.open("r+b") as f:
             f.write(b"\x00" * (file.stat().st_size * 3 // 4))
+    state._CACHE.set_capacity(0)  # the workers are threads here and share it: nothing is read from memory
     world.publish("council-northam", "person", council(persons(PEOPLE)).with_columns(surname=pl.lit("OTHER")))
     until(lambda: "route" in world.run.ended)
     assert str(folder) in str(world.run.ended.pop("route"))
 
     def mend() -> None:
+        state._CACHE.set_capacity(32 << 20)
         world.run.start("route")
         until(lambda: not is_damaged(folder))
         world.rest()
