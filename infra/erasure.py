@@ -59,6 +59,7 @@ class Orders:
     timeout_s: float = 60.0
     _producer: Producer = field(init=False)
     _consumer: Consumer = field(init=False)
+    _met: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         config = producer_config(self.settings, "lethe.erase") | {"message.timeout.ms": _CALL_S * 1000}
@@ -78,7 +79,7 @@ class Orders:
         id_ = order_id or secrets.token_hex(_ID_BYTES)
         row = order_row(id_, action, target, reason, by, time.time_ns() // 1_000_000, self.public)
         where = TopicPartition(FINDING, partition_of(id_, self.settings.partitions))
-        meet(self._consumer, [FINDING], set())
+        meet(self._consumer, [FINDING], self._met)
         where.offset = self._consumer.get_watermark_offsets(where, _CALL_S)[1]
         self._consumer.assign([where])
         self._send(id_, to_value(TOPIC, row, self.ids))

@@ -56,6 +56,7 @@ class Flow:
         self._settings = settings
         self._admin = AdminClient(client_config(settings))
         self._readers: dict[str, Consumer] = {}
+        self._met: dict[str, set[str]] = {}
         self._groups: dict[str, Consumer] = {}
         self._edition = Edition(settings.edition)
         self._again: set[str] = set()
@@ -226,12 +227,12 @@ class Flow:
         if reader is None:
             config = reader_config(self._settings.acting_as(principal), f"lethe.{principal}.at-rest")
             reader = self._readers[principal] = Consumer(config)
-            meet(reader, {lag.topic for lag in lags}, set())
         starts: dict[tuple[str, int], int] = {}
         for lag in lags:
             where = (lag.topic, lag.partition)
             starts[where] = min(starts.get(where, lag.committed), lag.committed)
         last: dict[tuple[str, int], int] = {}
+        meet(reader, {lag.topic for lag in lags}, self._met.setdefault(principal, set()))
         reader.assign([TopicPartition(t, p, at) for (t, p), at in starts.items()])
         left = set(starts)
         try:

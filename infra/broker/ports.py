@@ -31,10 +31,10 @@ def is_free(port: int) -> bool:
 def free_ports(count: int, but: Iterable[int] = ()) -> tuple[int, ...]:
     """Different ports that are free now, none of them in `but`."""
     found: list[int] = []
-    size = (_TO - _FROM) // _PLACES
+    size, mine = (_TO - _FROM) // _PLACES, os.getpid() % _PLACES
     candidates = list(range(_FROM, _TO))
     random.SystemRandom().shuffle(candidates)
-    candidates.sort(key=lambda port: (port - _FROM) // size != os.getpid() % _PLACES)  # stable: the others as they are
+    candidates.sort(key=lambda port: (port - _FROM) // size != mine)  # stable: the others as they are
     taken = set(but)
     for port in candidates:
         if len(found) == count:

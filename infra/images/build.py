@@ -86,16 +86,8 @@ def _build(dist: Dist, base: str | None) -> list[str]:
             for file in _FILES[name]:
                 shutil.copy2(file, context)
             _docker(
-                *(
-                    "build",
-                    "--quiet",
-                    "--network",
-                    "none",
-                    "--build-arg",
-                    f"BASE={base}",
-                    "--label",
-                    f"{LABEL}={_made_of(name)}",
-                ),
+                *("build", "--quiet", "--network", "none"),
+                *("--build-arg", f"BASE={base}", "--label", f"{LABEL}={_made_of(name)}"),
                 *("--tag", tag(name), "--file", str(HERE / f"{name}.Dockerfile"), folder),
             )
     return [tag(name) for name in missing]

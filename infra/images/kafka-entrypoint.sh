@@ -29,11 +29,11 @@ config=${CONFIG:-/tmp/server.properties}
 } > "$config"
 
 # The image brings the classes as Java has parsed them (archive-classes.sh).
-archive=${JAVA_ARCHIVE:--XX:SharedArchiveFile=$home/classes.jsa}
+kept=-XX:SharedArchiveFile=$home/classes.jsa
 logging=-Dlog4j2.configurationFile=$home/log4j2.properties
 if [ ! -e "$data/meta.properties" ]; then
-    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "-XX:SharedArchiveFile=$home/classes.jsa" "$logging" -cp "$home/libs/*" kafka.tools.StorageTool format \
-        --cluster-id "${CLUSTER_ID:-bGV0aGUtc2luZ2xlLW5vZA}" --config "$config"
+    java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "$kept" "$logging" -cp "$home/libs/*" kafka.tools.StorageTool \
+        format --cluster-id "${CLUSTER_ID:-bGV0aGUtc2luZ2xlLW5vZA}" --config "$config"
 fi
 exec java ${JAVA_OPTS:--Xms512m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=50} -XX:+ExitOnOutOfMemoryError \
-    "$archive" "$logging" -cp "$home/libs/*" kafka.Kafka "$config"
+    "${JAVA_ARCHIVE:-$kept}" "$logging" -cp "$home/libs/*" kafka.Kafka "$config"

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from infra.replay.plan import At, Span
 from infra.settings import Settings
 from stream_processors.edition import Edition
-from stream_processors.runtime.kafka import client_config, consumer_config, reader_config
+from stream_processors.runtime.kafka import client_config, consumer_config
 from stream_processors.runtime.processor import Declaration
 from stream_processors.runtime.restore import metadata_of, told_by
 
@@ -24,7 +24,7 @@ class Groups:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._edition = settings, Edition(settings.edition)
         self._admin = AdminClient(client_config(settings))
-        self._reader = Consumer(reader_config(settings, f"lethe.{settings.principal}.replay"))
+        self._reader = Consumer(consumer_config(settings, f"lethe.{settings.principal}.replay"))
 
     def topics(self) -> dict[str, int]:
         """Topics and their partitions.

@@ -269,8 +269,9 @@ class Restorer:
         """
         if stop is not None and start >= stop:
             return
-        kafka.meet(self._consumer, [self._edition.topic(topic)], self._met)
-        self._consumer.assign([TopicPartition(self._edition.topic(topic), number, start)])
+        name = self._edition.topic(topic)
+        kafka.meet(self._consumer, [name], self._met)
+        self._consumer.assign([TopicPartition(name, number, start)])
         quiet = 0
         try:
             while True:

@@ -34,7 +34,8 @@ from stream_processors.runtime.records import Inputs
 Writes = dict[str, dict[bytes, bytes | None]]
 """Table to key to value; None deletes."""
 
-_CACHE = Cache(32 << 20)  # shared by all partitions of a process, so that memory does not grow with them
+_CACHE_BYTES = 32 << 20
+_CACHE = Cache(_CACHE_BYTES)  # shared by all partitions of a process, so that memory does not grow with them
 
 
 _DAMAGED = ".damaged"  # beside the folder that it is about: the folder itself may not be writable any more

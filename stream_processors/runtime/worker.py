@@ -320,15 +320,16 @@ class _Session:
         found = [m for m in first if self._check(m)]
         if not first or self._assigned is not None:
             return found
-        found += self._checked(self._settings.batch_records - 1, _FILL_S)
+        most = self._settings.batch_records
+        found += self._checked(most - 1, _FILL_S)
         if len(found) <= _BUSY_RECORDS:
             return found
         until = time.monotonic() + _BUSY_FILL_S
-        while (room := self._settings.batch_records - len(found)) > 0 and self._assigned is None:
-            more = self._checked(room, min(_LULL_S, until - time.monotonic()))
-            found += more
-            if time.monotonic() + _LULL_S / 2 > until or (not more and self._at_ends()):
+        while self._assigned is None and len(found) < most and (left := until - time.monotonic()) > 0:
+            more = self._checked(most - len(found), min(_LULL_S, left))
+            if not more and self._at_ends():
                 break
+            found += more
         return found
 
     def _checked(self, most: int, seconds: float) -> list[Message]:

@@ -822,7 +822,7 @@ def damaged_in_use(world: World) -> Any:
     assert str(folder) in str(world.run.ended.pop("route"))
 
     def mend() -> None:
-        state._CACHE.set_capacity(32 << 20)
+        state._CACHE.set_capacity(state._CACHE_BYTES)
         world.run.start("route")
         until(lambda: not is_damaged(folder))
         world.rest()
