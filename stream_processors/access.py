@@ -29,13 +29,13 @@ from schemas.contracts import ENQUIRY
 from stream_processors import clock
 from stream_processors.control.office import ALERT, ANSWER, AUDIT, BATCH, FINDING, RECONCILIATION
 from stream_processors.control.office import ENQUIRY as GOVERNED_ENQUIRY
-from stream_processors.control.office import QUARANTINE as GOVERNED_QUARANTINE
 from stream_processors.edition import Edition
 from stream_processors.enclave.changes import TOPIC as RESEARCH
 from stream_processors.erasure.order import TOPIC as ORDERS
 from stream_processors.ledger import TOPIC as LEDGER
 from stream_processors.pseudonymise import PSEUDONYMISE
 from stream_processors.publish import PUBLISH
+from stream_processors.quarantine import TOPIC as GOVERNED_QUARANTINE
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.kafka import matches
 from stream_processors.runtime.processor import Declaration

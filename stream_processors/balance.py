@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from schemas.contracts import ENQUIRY
-from stream_processors import clock, ledger
+from stream_processors import ledger, quarantine
 from stream_processors.frequency import is_frequent
+from stream_processors.publish import NOT_PERSONS
 from stream_processors.runtime.account import Balance, Rule, Said
 from stream_processors.runtime.records import HEARTBEAT_KEY, Inputs, Outputs
 from stream_processors.runtime.state import Writes
@@ -19,7 +20,6 @@ from stream_processors.unmatched import TOPIC as UNMATCHED
 
 TAKEN = ("accepted", "deletions", "refused", "quarantined")
 """What becomes of a supplier's record: one of these."""
-_NOT_PERSONS = frozenset({clock.ROW, b"k"})
 """Rows of `published` that are no person's."""
 
 
@@ -46,7 +46,6 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes:
     for rule, topic, expected in (
         ("each key read is said as an activity", "linkage.activity", keys),
         ("each person read is said as an identity", "linkage.identity", persons),
-        ("each quarantined record is told", "governance.quarantine", failed),
     ):
         found = sum(_of(said, topic))
         if found != expected:
@@ -54,6 +53,7 @@ def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes:
         yield rule, expected, found
     kept = sum(n for topic, (n, _) in said.items() if topic.startswith("identified.") and topic.endswith(".quarantine"))
     yield "each quarantined record is kept", failed, kept
+    yield "each quarantined record is told", failed, _of(said, quarantine.TOPIC)[0]
 
 
 def _keys(batch: Inputs) -> set[bytes | None]:
@@ -110,7 +110,7 @@ def join(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes)
 def publish(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001
     """Every person whose record differs is said, and every person who is no more is taken back."""
     values, gone = _of(said, "research.person")
-    persons = [v for k, v in writes.get("published", {}).items() if k not in _NOT_PERSONS]
+    persons = [v for k, v in writes.get("published", {}).items() if not k.startswith(NOT_PERSONS)]
     kept = _values(persons)
     yield "each person published is said", kept, values
     yield "each person withdrawn is taken back", len(persons) - kept, gone

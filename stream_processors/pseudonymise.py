@@ -18,7 +18,7 @@ from schemas import contracts, wire
 from schemas.codec import Decoded, arrow_schema, decode_each, decode_older, encode
 from schemas.contracts import Contract
 from schemas.registry import SchemaIds, UnknownSchemaError
-from stream_processors import generalise
+from stream_processors import generalise, quarantine
 from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.enquiry.opening import Opener
@@ -51,7 +51,7 @@ PSEUDONYMISE = Declaration(
         "linkage.activity",
         "linkage.enquiry",
         "identified.*.quarantine",
-        "governance.quarantine",
+        quarantine.TOPIC,
         "identified.*",  # tombstones for whom an order erases (ADR 20), what has expired (ADR 25), unmatched (ADR 37)
         *eraser.WRITES,
     ),
@@ -61,11 +61,10 @@ PSEUDONYMISE = Declaration(
 )
 """Header of a record that was put back from quarantine: how often. It comes along if the record fails again."""
 
-_FORM = 3  # of what is said; another makes a worker say all anew
+_FORM = 4  # of what is said; another makes a worker say all anew
 LARGEST_VALUE_BYTES = 1_000_000
 _IDENTITY = contracts.contract("linkage/identity")
 _ACTIVITY = contracts.contract("linkage/activity")
-_QUARANTINED = contracts.contract("governance/quarantine")
 _OF_AN_EPOCH = ("epoch", "blocks", "tokens", "statements", "encodings")
 
 
@@ -218,7 +217,7 @@ class Pseudonymise:
             part = frame if len(keep) == len(rows) else frame[keep]
             self._say(supplier, dataset, contract, part, [rows[i] for i in keep], batch, out)
         self._retract(supplier, dataset, contract, retract, batch, [why.get(r, []) for r in retract], out)
-        self._quarantine(supplier, dataset, bad, gone, batch, out)
+        self._quarantine(supplier, dataset, contract, bad, gone, batch, out)
         out.count("accepted", len(live) + len(gone))
         out.count("quarantined", len(bad))
         came = [r for r in refused if batch.values[r] is not None]
@@ -387,11 +386,10 @@ class Pseudonymise:
             else:
                 columns.append(pa.nulls(len(rows), f.type))
         values = encode(pa.RecordBatch.from_arrays(columns, schema=arrow_schema(_ACTIVITY)), _ACTIVITY)
-        keys = _bytes(named.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series())
         out.emit(
             "linkage.activity",
             batch.partition,
-            keys,
+            _downstream(named).to_list(),
             wire.frame(self._ids.schema_id("linkage.activity"), values),
             headers := _belongings(batch, rows),
         )
@@ -453,28 +451,52 @@ class Pseudonymise:
         """A tombstone, a record that nobody can read, or one that is refused leaves nothing of its key downstream."""
         if not rows:
             return
-        texts = _texts(batch.keys[r] for r in rows)
-        headers = [h for h, text in zip(why, texts, strict=True) if text is not None]
-        parts = pl.DataFrame({"key": texts}).filter(pl.col("key").is_not_null())
-        if contract.record_field:
-            split = pl.col("key").str.splitn("|", 2).struct
-            parts = parts.select(
-                split.field("field_0").alias(contract.subject_field),
-                split.field("field_1").fill_null("").alias(contract.record_field),
-            )
-        else:
-            parts = parts.rename({"key": contract.subject_field})
-        refs = parts.select(self._refs_of(supplier, dataset, contract))
-        both = _bytes(refs.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series())
-        out.emit("linkage.activity", batch.partition, both, [None] * len(both), headers)
+        refs = self._refs_of_keys(supplier, dataset, contract, [batch.keys[r] for r in rows])
+        known = refs["record_ref"].is_not_null()
+        headers = [h for h, has in zip(why, known, strict=True) if has]
+        refs = refs.filter(known)
+        out.emit("linkage.activity", batch.partition, both := _downstream(refs).to_list(), [None] * len(both), headers)
         if dataset == "person":
             subjects = _bytes(refs["subject_ref"])
             out.emit("linkage.identity", batch.partition, subjects, [None] * len(subjects), headers)
 
+    def _refs_of_keys(
+        self, supplier: str, dataset: str, contract: Contract, keys: Sequence[bytes | None]
+    ) -> pl.DataFrame:
+        """References by a supplier's keys alone; null for a key that is missing or not UTF-8."""
+        parts = pl.DataFrame({"key": _texts(keys)})
+        if contract.record_field:
+            split = pl.col("key").str.splitn("|", 2).struct
+            rest = pl.when(pl.col("key").is_not_null()).then(split.field("field_1").fill_null(""))
+            parts = parts.select(
+                split.field("field_0").alias(contract.subject_field), rest.alias(contract.record_field)
+            )
+        else:
+            parts = parts.rename({"key": contract.subject_field})
+        return parts.select(self._refs_of(supplier, dataset, contract))
+
     def _quarantine(
-        self, supplier: str, dataset: str, bad: list[_Bad], gone: list[int], batch: Inputs, out: Outputs
+        self,
+        supplier: str,
+        dataset: str,
+        contract: Contract,
+        bad: list[_Bad],
+        gone: list[int],
+        batch: Inputs,
+        out: Outputs,
     ) -> None:
         """What failed, and the end of what failed before under a key that is gone: in log order, the last holds."""
+        failed = {b.row: b for b in bad}
+        order = sorted({*gone, *failed})
+        if not order:
+            return
+        # Governance is told under what retention calls the record, whether it was ever said or not.
+        refs = self._refs_of_keys(supplier, dataset, contract, [batch.keys[row] for row in order])
+        told = [
+            quarantine.told_key(batch.topic, batch.partition, key, batch.offsets[row])
+            for key, row in zip(_downstream(refs).to_list(), order, strict=True)
+        ]
+        names = dict(zip(order, told, strict=True))
         # Header names as Kafka Connect's dead letter queue has them (KIP-298), without the message text.
         headers: dict[int, list[tuple[str, bytes]]] = {row: [] for row in gone}
         belongings = _belongings(batch, [b.row for b in bad]) or [[] for _ in bad]
@@ -485,11 +507,10 @@ class Pseudonymise:
                 ("__connect.errors.offset", str(batch.offsets[b.row]).encode()),
                 ("__connect.errors.exception.class.name", b.error.encode()),
                 ("lethe.errors.field", (b.field or "").encode()),
+                (quarantine.TOLD, names[b.row]),
                 *_attempts(batch, b.row),
                 *belonging,
             ]
-        order = sorted(headers)
-        failed = {b.row for b in bad}
         out.emit(
             contracts.quarantine_topic(supplier),
             batch.partition,
@@ -497,24 +518,10 @@ class Pseudonymise:
             [(batch.values[row] or b"") if row in failed else None for row in order],
             [headers[row] for row in order],
         )
-        if not bad:
-            return
-        rows = pl.DataFrame(
-            {
-                "supplier": [supplier] * len(bad),
-                "topic": [batch.topic] * len(bad),
-                "partition": pl.Series([batch.partition] * len(bad), dtype=pl.Int32),
-                "offset": pl.Series([batch.offsets[b.row] for b in bad], dtype=pl.Int64),
-                "error": [b.error for b in bad],
-                "field": pl.Series([b.field for b in bad], dtype=pl.String),
-            }
-        )
-        out.emit(
-            "governance.quarantine",
-            batch.partition,
-            [f"{batch.topic}|{batch.partition}|{batch.offsets[b.row]}".encode() for b in bad],
-            wire.frame(self._ids.schema_id("governance.quarantine"), encode(one_batch(rows), _QUARANTINED)),
-        )
+        lies = [quarantine.Failed(batch.offsets[b.row], b.error, b.field) for b in failed.values()]
+        values = quarantine.told(supplier, batch.topic, batch.partition, lies, self._ids.schema_id(quarantine.TOPIC))
+        of = dict(zip(failed, values, strict=True))
+        out.emit(quarantine.TOPIC, batch.partition, told, [of.get(row) for row in order])
 
 
 def _attempts(batch: Inputs, row: int) -> list[tuple[str, bytes]]:
@@ -574,6 +581,11 @@ def _texts(keys: Iterable[bytes | None]) -> pl.Series:
             return None
 
     return pl.Series([text(k) for k in keys], dtype=pl.String)
+
+
+def _downstream(refs: pl.DataFrame) -> pl.Series:
+    """Keys of `linkage.activity` (Binary): the references joined; null where there are none."""
+    return refs.select(pl.concat_str(["subject_ref", "record_ref"], separator="|")).to_series().cast(pl.Binary)
 
 
 def _bytes(column: pl.Series) -> list[bytes]:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from schemas import contracts, wire
 from schemas.codec import arrow_schema, decode, decode_each, encode
 from schemas.registry import SchemaIds
-from stream_processors import clock
+from stream_processors import clock, quarantine
 from stream_processors.areas import Areas
 from stream_processors.arrow import one_batch
 from stream_processors.clock import Clock
@@ -47,24 +47,26 @@ from stream_processors.splice import (
 )
 from stream_processors.widen import CELLS, LEVELS, Place, Widening
 
+_REFUSED = b"refused|"  # before the key that governance was told of it under
+_WIDENED_TO = b"k"  # in both kinds of state: the k that was followed
+NOT_PERSONS = (clock.ROW, _WIDENED_TO, _REFUSED)
+"""Beginnings of rows of what was said that are of no person (their keys are hex digits of a fixed width)."""
 PUBLISH = Declaration(
     name="publish",
     by="person",
     reads=("linkage.contribution", clock.TOPIC),
-    writes=("research.person", "governance.quarantine"),
+    writes=("research.person", quarantine.TOPIC),
     keeps=(
         Table("persons", "true"),
         Table(CELLS, "true"),
         Table(LEVELS, "true"),
-        Table("published", "said", (clock.ROW, b"k")),
+        Table("published", "said", NOT_PERSONS),
     ),
 )
 _CONTRIBUTION = contracts.contract("linkage/contribution")
 _RESEARCH = contracts.contract("research/person")
-_QUARANTINED = contracts.contract("governance/quarantine")
 _PERSON = slice(0, REF_WIDTH)
 _RECORD = slice(REF_WIDTH + 1, None)
-_WIDENED_TO = b"k"  # in both kinds of state: the k that was followed
 
 
 class Publish:
@@ -73,7 +75,7 @@ class Publish:
 
     State: `persons` (person to its contributions, encoded for the research record), `cells` and `levels` (who lives
     where, and how wide each area is, where areas are widened), `published` (person to a digest of the value that was
-    published, and the clock).
+    published, the clock, and which contributions governance was told were refused).
     """
 
     declaration = PUBLISH
@@ -140,8 +142,7 @@ class Publish:
 
     def everything(self, view: View) -> set[bytes]:
         """Persons with contributions, and persons that were published."""
-        not_persons = (_WIDENED_TO, clock.ROW)
-        return {k for table in ("persons", "published") for k, _ in view.scan(table, b"") if k not in not_persons}
+        return {k for t in ("persons", "published") for k, _ in view.scan(t, b"") if not k.startswith(NOT_PERSONS)}
 
     def settle(self, view: View, touched: Iterable[bytes], inputs: Sequence[Inputs]) -> Outputs:
         """Research records that differ from what was published, and tombstones for persons that are no more."""
@@ -182,7 +183,7 @@ class Publish:
             out.count("withdrawn", sum(v is None for v in emit))
         for batch in inputs:
             if batch.topic != clock.TOPIC:
-                self._refuse(batch, view.refused, out)
+                self._refuse(view, batch, out)
         return out
 
     def _encoded(
@@ -271,26 +272,31 @@ class Publish:
             items[people[i]][HEADER_KEY] = start + body
             items[people[i]][PLACE_KEY] = Place(*place).packed()
 
-    def _refuse(self, batch: Inputs, refused: dict[bytes, str], out: Outputs) -> None:
-        """Account for contributions that the guard refuses: where they lie, and nothing of what they say."""
+    def _refuse(self, view: View, batch: Inputs, out: Outputs) -> None:
+        """Account for contributions that the guard refuses: where they lie, and nothing of what they say. What was told
+        of one ends when it is let through, or is no more."""
         last = {key: i for i, key in enumerate(batch.keys) if key is not None}
-        bad = [(last[key], error) for key, error in refused.items() if key in last]
-        if not bad:
+        told = {key: quarantine.told_key(batch.topic, batch.partition, key, 0) for key in last if key in view.refused}
+        over = self._no_longer_refused(view, batch, [key for key in last if key not in told])
+        for key in told.values():
+            view.put("published", _REFUSED + key, b"1")
+        for key in over:
+            view.put("published", _REFUSED + key, None)
+        if not told and not over:
             return
-        frame = pl.DataFrame(
-            {
-                "supplier": ["research"] * len(bad),
-                "topic": [batch.topic] * len(bad),
-                "partition": pl.Series([batch.partition] * len(bad), dtype=pl.Int32),
-                "offset": pl.Series([batch.offsets[i] for i, _ in bad], dtype=pl.Int64),
-                "error": [e for _, e in bad],
-                "field": pl.Series([None] * len(bad), dtype=pl.String),
-            }
+        failed = [quarantine.Failed(batch.offsets[last[key]], view.refused[key]) for key in told]
+        values = quarantine.told(
+            "research", batch.topic, batch.partition, failed, self._schemas.schema_id(quarantine.TOPIC)
         )
-        keys = [f"{batch.topic}|{batch.partition}|{batch.offsets[i]}".encode() for i, _ in bad]
-        values = wire.frame(self._schemas.schema_id("governance.quarantine"), encode(one_batch(frame), _QUARANTINED))
-        out.emit("governance.quarantine", batch.partition, keys, values)
-        out.count("refused", len(bad))
+        out.emit(quarantine.TOPIC, batch.partition, [*told.values(), *over], [*values, *[None] * len(over)])
+        out.count("refused", len(told))
+
+    def _no_longer_refused(self, view: View, batch: Inputs, keys: Sequence[bytes]) -> list[bytes]:
+        if not view.scan("published", _REFUSED, 1):
+            return []
+        told = [quarantine.told_key(batch.topic, batch.partition, key, 0) for key in keys]
+        found = view.get_many("published", [_REFUSED + key for key in told])
+        return [key for key, was in zip(told, found, strict=True) if was is not None]
 
 
 def merge_facts(facts: pl.DataFrame) -> pl.DataFrame:

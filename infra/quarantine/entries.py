@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stream_processors.quarantine import TOLD
 from stream_processors.runtime.account import ATTEMPTS
 
 _PREFIX = "__connect.errors."
@@ -43,12 +44,8 @@ class Place:
     error: str
     field: str
     attempts: int
-
-    @property
-    def told(self) -> bytes:
-        """The key that `governance.quarantine` tells of it under; empty if it does not say where it failed."""
-        known = self.topic and self.partition >= 0 and self.source_offset >= 0
-        return f"{self.topic}|{self.partition}|{self.source_offset}".encode() if known else b""
+    told: bytes
+    """The key that `governance.quarantine` tells of it under; empty if it does not say."""
 
 
 def place_of(headers: Headers | None) -> Place:
@@ -66,6 +63,7 @@ def place_of(headers: Headers | None) -> Place:
         found.get(_ERROR, "Unknown"),
         found.get(_FIELD, ""),
         number(ATTEMPTS, 0),
+        found.get(TOLD, "").encode(),
     )
 
 

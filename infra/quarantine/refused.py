@@ -14,7 +14,7 @@ from infra.settings import Settings
 from infra.topic_table import messages
 from schemas.registry import SchemaIds
 from schemas.rows import from_value
-from stream_processors.control.office import QUARANTINE
+from stream_processors.quarantine import TOPIC as QUARANTINE
 from stream_processors.runtime.records import HEARTBEAT_KEY
 
 _SOURCES = "identified."

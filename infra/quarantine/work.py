@@ -27,8 +27,8 @@ from infra.quarantine.reader import Reader
 from infra.settings import Settings
 from schemas import contracts
 from stream_processors.accounting.trace import DROPPED
-from stream_processors.control.office import QUARANTINE as GOVERNED_QUARANTINE
 from stream_processors.edition import NAME, Edition
+from stream_processors.quarantine import TOPIC as GOVERNED_QUARANTINE
 from stream_processors.runtime import kafka
 from stream_processors.runtime.account import ATTEMPTS, BATCH_HEADER, publication_of
 from stream_processors.runtime.faults import Faults
@@ -72,7 +72,7 @@ class Tally:
 class Chosen:
     """One entry to act on: key in quarantine, source topic and key, value, attempts so far, whether its source has
     a part in it (the record goes back, or is dropped there, too), the publication that it came in with (empty for
-    none), and the key that `governance.quarantine` tells of it under (empty if it does not say where it failed)."""
+    none), and the key that `governance.quarantine` tells of it under (empty if the entry does not say)."""
 
     offset: int
     key: bytes
@@ -100,11 +100,16 @@ class InterruptedWorkError(Exception):
 @dataclass
 class _Others:
     """What others have written to the keys in hand since they were looked at: of each topic up to where it was read,
-    as hashes of keys."""
+    as hashes of keys. `told`: what they have told governance."""
 
     read_to: dict[str, int]
     keys: frozenset[int] = frozenset()
     wrote: set[int] = field(default_factory=set)
+    told: set[int] = field(default_factory=set)
+
+    def have(self, entry: Chosen) -> bool:
+        """Whether it is theirs now."""
+        return hash(entry.source_key) in self.wrote or (bool(entry.told) and hash(entry.told) in self.told)
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,11 @@ def quarantines(topics: Mapping[str, int], meant: Filter | None = None) -> list[
 def named(topic: str) -> str:
     """A quarantine topic as places have it: `dfe`, `dfe@v2`."""
     return quarantines({topic: 0})[0].name
+
+
+def _told_topic(topic: str) -> str:
+    """Where governance is told of the entries of a quarantine topic."""
+    return quarantines({topic: 0})[0].edition.topic(GOVERNED_QUARANTINE)
 
 
 def scan(reader: Reader, topic: str, partition: int, start: int, stop: int, seen: Callable[[int], None]) -> Collector:
@@ -303,6 +313,8 @@ class Work:
         newest: dict[str, dict[str, NDArray[np.int64]]] = {}
         # Of the entries, too, what came before the source was read is known by it.
         read_to = {topic: max(stop, reader.ends(topic, partition)[1])}
+        told = _told_topic(topic)
+        read_to[told] = reader.ends(told, partition)[1]
         for source, mine in rows.filter(pl.col("source_offset") >= 0).group_by("source"):
             name = str(source[0])
             if name.startswith(home) and contracts.of_topic(name) is not None:
@@ -446,11 +458,12 @@ class Work:
             sent = self._send(producer, topic, partition, group, log.message(operation))
             self._faults.reach("produced")
             self._read_others(raw, partition, sent, others)
-            rest = [c for c in group if hash(c.source_key) not in others.wrote]
+            rest = [c for c in group if not others.have(c)]
             if len(rest) < len(group):
                 producer.abort_transaction(_CALL_S)
                 self.operation = was
                 self.tally.leave("contended", len(group) - len(rest))
+                others.wrote |= {hash(c.source_key) for c in group if others.have(c)}
                 group = rest
                 continue
             self._faults.reach("offsets_sent")
@@ -468,12 +481,12 @@ class Work:
     ) -> _Sent:
         own: list[tuple[str, int]] = []
         failed: list[KafkaError] = []
-        told_topic = quarantines({topic: 0})[0].edition.topic(GOVERNED_QUARANTINE)
+        told_topic = _told_topic(topic)
 
         def told(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 failed.append(error)
-            elif message.topic() != told_topic:  # nobody else writes about these
+            else:
                 own.append((message.topic(), message.offset()))
 
         def send(*record: Any, **more: Any) -> None:
@@ -514,6 +527,9 @@ class Work:
                     if (topic, m.offset()) in sent.own:
                         continue
                     key = m.key() or b""
+                    if topic.startswith(GOVERNED_QUARANTINE):
+                        others.told.add(hash(key))
+                        continue
                     found = hash(key.partition(b"|")[2] if _QUARANTINE.fullmatch(topic) else key)
                     if found in others.keys:
                         others.wrote.add(found)

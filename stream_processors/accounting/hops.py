@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
+import polars_hash  # noqa: F401  (registers the chash namespace)
 
-from stream_processors import clock, frequency
+from stream_processors import frequency
 from stream_processors.accounting.tables import Held
+from stream_processors.publish import NOT_PERSONS
 from stream_processors.runtime.partition import partitions_of
 
 MOST_NAMED = 20
@@ -23,7 +25,6 @@ _SAYS = {
     "linkage.contribution": "join",
     "research.person": "publish",
 }
-_NOT_PERSONS = (clock.ROW.decode(), "k")
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,12 @@ def _publish(held: Held, partitions: int) -> Iterator[Finding]:
     refused = held["governance.quarantine"].select(pl.col("key").alias("place"))
     placed = contributions.with_columns(
         key=pl.col("key").str.head(32),
-        place=pl.format("linkage.contribution|{}|{}", "partition", "offset"),
+        place=pl.format("linkage.contribution|{}|{}", "partition", pl.col("key").chash.sha2_256()),  # type: ignore[attr-defined]
     )
     cohort = placed.filter((pl.col("dataset") == "person") & pl.col("supplier").str.starts_with("council-"))
     cohort = _missing(cohort, refused, ["place"])
-    said = held["state.publish"].filter(~pl.col("key").is_in(_NOT_PERSONS))
+    persons = ~pl.any_horizontal(pl.col("key").str.starts_with(row.decode()) for row in NOT_PERSONS)
+    said = held["state.publish"].filter(persons)
     rule = "a person of the cohort is published"
     missing = _missing(cohort, said, ["key", "partition"]).unique("key")
     yield from _named("publish", rule, "linkage.contribution", missing)

@@ -15,6 +15,7 @@ from typing import Any
 from schemas.contracts import identified_topic
 from schemas.registry import SchemaIds
 from schemas.rows import from_value
+from stream_processors import quarantine
 from stream_processors.accounting.tables import Record
 from stream_processors.envelope import envelope
 from stream_processors.erasure.overdue import MARK
@@ -113,14 +114,14 @@ class _Follow:
     def __init__(self, source: Source, of: Traced, ids: SchemaIds, partitions: int) -> None:
         self._source, self._of, self._ids, self._partitions = source, of, ids, partitions
         self._out = Trace()
+        self._downstream = f"{of.subject_ref}|{of.record_ref}".encode()
 
     def all(self) -> Trace:
         of, out = self._of, self._out
         topic = identified_topic(of.supplier, of.dataset)
         last = self._arrivals(topic)
-        activity_key = f"{of.subject_ref}|{of.record_ref}".encode()
-        activity = self._last("linkage.activity", of.home, activity_key)
-        destroyed = self._destroyed(activity_key)
+        activity = self._last("linkage.activity", of.home, self._downstream)
+        destroyed = self._destroyed(self._downstream)
         if last is None and activity is None and destroyed is None:
             return out.say(
                 "Nothing lies under these ids: it was never published, was rejected before it was, or was deleted so "
@@ -182,13 +183,15 @@ class _Follow:
         return dict.fromkeys(going, " in a batch that is not whole") | whole
 
     def _quarantined(self, topic: str, last: Record) -> str | None:
-        place = f"{topic}|{last.partition}|{last.offset}".encode()
-        found = self._last("governance.quarantine", None, place)
+        told = quarantine.told_key(topic, last.partition, self._downstream, last.offset)
+        found = self._last(quarantine.TOPIC, None, told)
         if found is None or found.value is None:
             return None
-        row = from_value("governance.quarantine", found.value, self._ids)
+        row = from_value(quarantine.TOPIC, found.value, self._ids)
+        if row["offset"] != last.offset:
+            return None  # what failed was an earlier version
         error = str(row["error"]) + (f", field {row['field']}" if row["field"] else "")
-        self._step("governance.quarantine", found, error)
+        self._step(quarantine.TOPIC, found, error)
         return error
 
     def _destroyed(self, key: bytes) -> dict[str, Any] | None:

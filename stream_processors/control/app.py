@@ -37,9 +37,10 @@ from stream_processors.clock import TOPIC as CLOCK
 from stream_processors.control.alerts import Kind, Observed
 from stream_processors.control.clock import Reading, may_tick
 from stream_processors.control.desk import Place, Reason
-from stream_processors.control.office import ANSWER, BATCH, ENQUIRY, FINDING, QUARANTINE, Came, Office, Said
+from stream_processors.control.office import ANSWER, BATCH, ENQUIRY, FINDING, Came, Office, Said
 from stream_processors.control.transport import read_committed
 from stream_processors.edition import Edition
+from stream_processors.quarantine import TOPIC as QUARANTINE
 from stream_processors.runtime.kafka import ssl_context
 
 READS = (ENQUIRY, FINDING, BATCH, QUARANTINE, CLOCK)

@@ -24,6 +24,7 @@ from stream_processors.control.clock import tick_value
 from stream_processors.control.desk import HOUR_MS, Desk, Entry, Place, Reason
 from stream_processors.control.reconcile import reconciled, topic_of
 from stream_processors.control.signing import Request
+from stream_processors.quarantine import TOPIC as QUARANTINE
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.account import Account
 from stream_processors.runtime.partition import partition_of
@@ -31,7 +32,7 @@ from stream_processors.runtime.records import HEARTBEAT_KEY
 
 ENQUIRY, FINDING = "governance.enquiry", "governance.finding"
 ANSWER, AUDIT, ALERT = "governance.answer", "governance.audit", "governance.alert"
-BATCH, RECONCILIATION, QUARANTINE = "governance.batch", "governance.reconciliation", "governance.quarantine"
+BATCH, RECONCILIATION = "governance.batch", "governance.reconciliation"
 ZONES = frozenset({"identified", "linkage", "research", "governance", "state"})
 _ANSWERED: frozenset[Reason] = frozenset({"stale", "unknown", "too_many"})
 """Refusals that are answered on the topic. To answer the others would be to answer whoever used another's id."""
@@ -73,7 +74,7 @@ class Office:
     reconciliations: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     accounts: dict[tuple[str, str], dict[int, Account]] = field(default_factory=dict)
     """What pseudonymise has counted, by topic and publication, and by partition."""
-    failed: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    failed: dict[str, set[str]] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     told: dict[int, date] = field(default_factory=dict)
     """The last day that each partition of the clock was told."""
@@ -211,9 +212,8 @@ class Office:
         return []
 
     def _failed(self, came: Came, key: str, now_ms: int) -> list[Said]:  # noqa: ARG002
-        topic, partition, offset = key.rsplit("|", 2)
-        where = self.failed.setdefault(topic, set())
-        (where.discard if came.value is None else where.add)((int(partition), int(offset)))
+        where = self.failed.setdefault(key.partition("|")[0], set())
+        (where.discard if came.value is None else where.add)(key)
         return []
 
     def reconcile(self, counted: Iterable[bytes], now_ms: int) -> list[Said]:

@@ -30,6 +30,7 @@ from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas.registry import Registry
 from schemas.rows import to_value
+from stream_processors import quarantine
 from stream_processors.access import OPERATOR
 from stream_processors.accounting.trace import DROPPED
 from stream_processors.edition import Edition
@@ -84,12 +85,13 @@ class Failed:
         self.producer.flush()
         for i, (raw, value) in enumerate(self.values.items()):
             self.errors[raw] = ("OutOfDomain", "Undecodable", "WrongPartition")[i % 3]
-            said = {
+            said: dict[str, str | bytes] = {
                 "__connect.errors.topic": SOURCE,
                 "__connect.errors.partition": str(self.partitions[raw]),
                 "__connect.errors.offset": str(places[raw]),
                 "__connect.errors.exception.class.name": self.errors[raw],
                 "lethe.errors.field": "",
+                quarantine.TOLD: self.told(raw, places[raw]),
                 BATCH_HEADER: PUBLICATION,
             }
             for edition in editions:
@@ -99,10 +101,13 @@ class Failed:
                     "supplier": "dfe", "topic": SOURCE, "partition": self.partitions[raw], "offset": places[raw],
                     "error": self.errors[raw], "field": None,
                 }  # fmt: skip
-                place = f"{SOURCE}|{self.partitions[raw]}|{places[raw]}".encode()
                 content = to_value(TOLD, row, self.registry)
-                self.producer.produce(Edition(edition).topic(TOLD), content, place, self.partitions[raw])
+                name = said[quarantine.TOLD]
+                self.producer.produce(Edition(edition).topic(TOLD), content, name, self.partitions[raw])
         self.producer.flush()
+
+    def told(self, raw: bytes, offset: int = 0) -> bytes:
+        return quarantine.told_key(SOURCE, self.partitions[raw], raw, offset)
 
     def of(self, error: str) -> list[bytes]:
         return [k for k, e in self.errors.items() if e == error]
@@ -201,7 +206,7 @@ def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_onc
         assert "there are" in refused.stderr
 
     counted = told(settings)
-    assert {counted[name, "absence", "OutOfDomain", ""] for name in ("dfe", "dfe@v2")} == {len(good), len(good + rest)}
+    assert {counted[name, "absence", "OutOfDomain", ""] for name in ("dfe", "dfe@v2")} == {len(good)}, "as ls"
 
     # What was published again has a newer record than the plain edition's entry, and the same as the other's.
     said = lethe("requeue", *which)
@@ -213,6 +218,55 @@ def test_every_edition_is_seen_and_what_two_of_them_could_not_read_goes_back_onc
     assert left == {k for k in failed.values if k not in both | one}
     assert lethe("drop", *which, "--superseded", "--reason", "overtaken", "--execute")["drop"] == 2 + len(one)
     assert lethe("ls", *which) == []
+
+
+def test_killed_between_two_editions_what_went_back_for_the_first_is_superseded_for_the_second(
+    settings: Settings,
+) -> None:
+    provision(within(settings, Edition("v2")), suppliers=SUPPLIERS)
+    failed = Failed(settings, 300, ["", "v2"])
+    which = ["--supplier", "dfe", "--error", "OutOfDomain"]
+    meant = set(failed.of("OutOfDomain"))
+    first = {k for k in meant if failed.partitions[k] == 0}
+    assert killed("committed:1", "requeue", *which, "--by", "tester", "--execute") == -signal.SIGKILL
+    assert {m.key() for m in requeued(settings)} == first, "one edition of one partition"
+    last = OperationLog(settings, Registry(settings.registry)).all()[-1]
+    did = lethe("requeue", "--resume", last.operation_id, "--execute")
+    assert (did["requeue"], did["also"], did["left"]) == (
+        len(meant),
+        len(meant - first),
+        {"superseded": len(first)},
+    )
+    assert Counter(m.key() for m in requeued(settings)) == dict.fromkeys(meant, 1), "each once"
+    (left,) = lethe("ls", *which)
+    assert (left["edition"], left["records"]) == ("v2", len(first))
+    assert lethe("drop", *which, "--superseded", "--reason", "gone back", "--execute")["drop"] == len(first)
+    assert lethe("ls", *which) == []
+    assert told(settings) == {
+        (name, "absence", error, ""): len(failed.of(error))
+        for name in ("dfe", "dfe@v2")
+        for error in ("Undecodable", "WrongPartition")
+    }
+
+
+def test_what_governance_is_told_meanwhile_of_a_key_is_not_taken_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "_MOST_RECORDS", 20)
+    failed = Failed(settings, 600)
+    meant = [k for k in failed.of("Undecodable") if failed.partitions[k] == 0]
+    again = meant[-1]
+
+    def meanwhile(what: str, done: int, _: int) -> None:
+        if what == "dfe 0: requeue" and done == 20:  # of another failure, whose entry comes after ours
+            failed.producer.produce(TOLD, b"newer", failed.told(again), 0)
+            failed.producer.flush()
+
+    log = OperationLog(settings, Registry(settings.registry))
+    work = Work(settings, "requeue", Filter(("dfe",), errors=("Undecodable",)), on_progress=meanwhile)
+    assert work.execute(Operation("quarantine_requeue", "tester", None, {}, now_ms()), log).left == {"contended": 1}
+    assert table(settings, TOLD)[failed.told(again)] == b"newer"
+    assert b"absence|" + again in table(settings, QUARANTINE)
 
 
 def test_what_the_guard_refused_is_listed_and_nothing_of_it_goes_back(settings: Settings) -> None:

@@ -140,7 +140,7 @@ def test_a_tombstone_takes_back_identity_and_activity_and_what_was_in_quarantine
 def test_a_tombstone_of_an_event_takes_back_its_activity_alone() -> None:
     said = by_topic(bench().take([(ABSENCE, [(b"u1|r1", None)])]))
     before = by_topic(bench().take([(ABSENCE, [absence()])]))
-    assert said.keys() == {"linkage.activity", "identified.dfe.quarantine"}
+    assert said.keys() == {"linkage.activity", "identified.dfe.quarantine", "governance.quarantine"}
     assert [s.key for s in said["linkage.activity"]] == [s.key for s in before["linkage.activity"]]
 
 
@@ -232,11 +232,40 @@ def test_a_good_version_after_one_that_failed_is_taken() -> None:
 @pytest.mark.parametrize("batched", [True, False])
 def test_a_tombstone_empties_the_quarantine_of_its_key_however_records_are_batched(batched: bool) -> None:
     records: list[tuple[bytes | None, bytes | None]] = [(b"u1", b"nonsense"), (b"u1", None), anna()]
-    pseudonymise, held = bench(), {}
+    held = quarantined(records, batched=batched)
+    assert held["identified.dfe.quarantine"] == {b"person|u1": None}
+    assert list(held["governance.quarantine"].values()) == [None]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_what_fails_again_under_its_key_takes_the_place_of_what_failed_before(batched: bool) -> None:
+    again = (b"u1", b"\x00\x00\x00\x00\x07" + (anna()[1] or b"")[5:])
+    held = quarantined([(b"u1", b"nonsense"), again], batched=batched)
+    assert held["identified.dfe.quarantine"] == {b"person|u1": again[1]}
+    (told,) = held["governance.quarantine"].values()
+    assert (row := decoded("governance.quarantine", told or b""))
+    assert (row["error"], row["offset"]) == ("UnknownSchemaId", 1)
+
+
+def test_an_entry_names_what_governance_is_told_of_it_under() -> None:
+    for key in (b"u1", None, b"\xff"):
+        said = by_topic(bench().take([(DFE, [(key, b"nonsense")])]))
+        (entry,), (told,) = said["identified.dfe.quarantine"], said["governance.quarantine"]
+        assert dict(entry.headers)["lethe.errors.told"] == told.key
+        assert b"u1" not in told.key
+
+
+def quarantined(
+    records: list[tuple[bytes | None, bytes | None]], *, batched: bool
+) -> dict[str, dict[bytes, bytes | None]]:
+    """What the supplier's quarantine and governance's are left with, by topic and key."""
+    pseudonymise = bench()
+    held: dict[str, dict[bytes, bytes | None]] = {"identified.dfe.quarantine": {}, "governance.quarantine": {}}
     for batch in [records] if batched else [[r] for r in records]:
-        for s in by_topic(pseudonymise.take([(DFE, batch)])).get("identified.dfe.quarantine", []):
-            held[s.key] = s.value
-    assert held == {b"person|u1": None}
+        said = by_topic(pseudonymise.take([(DFE, batch)]))
+        for topic, of in held.items():
+            of.update({s.key: s.value for s in said.get(topic, [])})
+    return held
 
 
 def test_a_failure_fails_no_other_record_of_the_batch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from typing import Any
 
 import polars as pl
@@ -223,7 +224,7 @@ def test_a_contribution_that_the_guard_refuses_is_left_out_and_accounted_for_wit
 ) -> None:
     publish.say(COHORT)
     (said,) = publish.take([(TOPIC, publish.records(TOPIC, REFUSED))])
-    assert (said.topic, said.key) == ("governance.quarantine", b"linkage.contribution|0|1")
+    assert (said.topic, said.key) == ("governance.quarantine", told_of("p1", "r1"))
     assert said.value is not None
     row = decoded(said.topic, said.value)
     assert (row["error"], row["offset"], row["field"]) == ("RefusedByGuard", 1, None)
@@ -236,6 +237,26 @@ def test_a_refused_version_takes_the_older_version_back(publish: Publisher) -> N
     value = topics["research.person"].value
     assert value is not None
     assert decoded("research.person", value)["absence"] == []
+
+
+LET_THROUGH, GONE = REFUSED.replace("99999", "10"), "person | record |\n p1 | r1 | gone"
+
+
+@pytest.mark.parametrize("then", [LET_THROUGH, GONE])
+def test_what_was_told_of_a_refusal_ends_when_it_is_let_through_or_is_no_more(publish: Publisher, then: str) -> None:
+    publish.say(COHORT)
+    publish.take([(TOPIC, publish.records(TOPIC, REFUSED))])
+    after = publish.take([(TOPIC, publish.records(TOPIC, then))])
+    assert [s.value for s in after if s.key == told_of("p1", "r1")] == [None]
+    again = publish.take([(TOPIC, publish.records(TOPIC, then))])
+    assert [s for s in again if s.topic == "governance.quarantine"] == []
+    assert publish.reconcile() == []
+
+
+def told_of(person: str, record: str) -> bytes:
+    """What governance is told of a refused contribution under."""
+    key = f"{wide(person)}|{wide(record)}"
+    return b"linkage.contribution|0|" + hashlib.sha256(key.encode()).hexdigest().encode()
 
 
 def test_a_contribution_that_nobody_can_read_is_refused(publish: Publisher) -> None:

@@ -19,8 +19,9 @@ from stream_processors.control import app as module
 from stream_processors.control.alerts import Observed
 from stream_processors.control.app import LEADS_BY, READS, Control, Watchdog, _guarded, make_control
 from stream_processors.control.desk import Place
-from stream_processors.control.office import ENQUIRY, QUARANTINE, Came, Said
+from stream_processors.control.office import ENQUIRY, Came, Said
 from stream_processors.control.transport import ReadCommitted
+from stream_processors.quarantine import TOPIC as QUARANTINE
 from tests.stream_processors.control.test_office import NOW, PARTS, asked, finding, office, request
 from tests.stream_processors.tables import REGISTRY
 

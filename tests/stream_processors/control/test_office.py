@@ -23,13 +23,13 @@ from stream_processors.control.office import (
     BATCH,
     ENQUIRY,
     FINDING,
-    QUARANTINE,
     RECONCILIATION,
     Came,
     Office,
     Said,
 )
 from stream_processors.control.signing import Request, signed
+from stream_processors.quarantine import TOPIC as QUARANTINE
 from stream_processors.runtime.account import TOPIC as ACCOUNTS
 from stream_processors.runtime.account import Account
 from stream_processors.runtime.records import HEARTBEAT_KEY
