@@ -153,8 +153,13 @@ def test_a_subject_leaves_and_stays_out(workers: Workers, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kill_at", ["produced", pytest.param("committed", marks=pytest.mark.long)])
-def test_killed_in_the_midst_of_a_replay_nobody_comes_back(workers: Workers, kill_at: str) -> None:
+def test_killed_in_the_midst_of_a_replay_nobody_comes_back(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, kill_at: str
+) -> None:
     settings = workers.settings
+    subject = ("--supplier", "dfe", "--subject", "A1", "--reason", "objection", "--by", "officer")
+    assert lethe(settings, monkeypatch, *subject, "--execute")[0] == 0  # again, where it is erased already
+    workers.at_rest()
     after = live(settings, *LINKAGE, *SOURCES, "research.person")
     assert b"A1" not in after["identified.dfe.person"]
     replay(workers, kill_at)
