@@ -171,6 +171,19 @@ def _admit(
     )
 
 
+def without(settings: Settings, edition: Edition) -> Granted:
+    """Take back what only an edition needed that has been retired. Acts for `admin`.
+
+    Raises: as `provision`.
+    """
+    if settings.security == "plaintext":
+        return Granted(0, ())
+    cluster = _Cluster(settings.acting_as(ADMIN), None, DEADLINE_SECONDS)
+    existing = cluster.partitions()
+    left = {*editions_of(existing)} - {edition}  # a topic that was deleted a moment ago may still be named
+    return cluster.grant(grants_for(settings, _suppliers(existing), left), take_back=True)
+
+
 def grants_for(settings: Settings, suppliers: Iterable[str], editions: Iterable[Edition]) -> frozenset[Grant]:
     """All that the brokers have to grant for the topics of these suppliers, in these editions."""
     plain = settings.model_copy(update={"edition": ""})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from confluent_kafka import KafkaException
 
-from infra.commands.options import AsJson, away, up
+from infra.commands.options import AsJson, away, up_with_edition
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.operation import Kind, Operation, OperationLog, now_ms, whoever
 from infra.settings import Settings
@@ -93,7 +93,7 @@ def _follow(settings: Settings, target: Target, reason: Reason, by: str, *, exec
 
     try:
         public = read_enquiry_key(settings)  # what is missing here is said before anybody is waited for
-        registry = Registry(up(settings).registry, deadline_seconds=10)
+        registry = Registry(up_with_edition(settings).registry, deadline_seconds=10)
         with Orders(settings, registry, public) as orders:
             if lift and execute:
                 with _noted(settings, registry, "erasure_lift", target, reason, by) as note:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from confluent_kafka import KafkaException
-from rich.console import Console
-from rich.table import Column, Table
 
-from infra.commands.options import AsJson, away, council_named, known_supplier, up
+from infra.commands.listing import print_rows
+from infra.commands.options import AsJson, away, council_named, known_supplier, shown_ms, up_with_edition
 from infra.errors import EXIT_NOT_UP, fail
 from infra.settings import Settings
 
@@ -41,6 +39,8 @@ def batches(
     """
     rows = _rows("governance.reconciliation", lambda r: (r["supplier"], r["dataset"], r["batch_id"]))
     rows = _only(rows, "supplier", supplier)
+    if not as_json:  # as `lethe reconcile` and `lethe trace` name it
+        rows = [row | {"batch_id": row["batch_id"][:12]} for row in rows]
     columns = ("supplier", "dataset", "batch_id", "read", "rejected", "published", "accepted", "quarantined", "state")
     _show(rows, columns, as_json, "no batch was reconciled")
 
@@ -84,8 +84,8 @@ def operations(
 def _told(row: Row) -> list[str]:
     """An operation as a history has it, a few lines each; the id first, since whoever goes on with one needs it."""
     came_of = f"{row['done']:,} done" + (f", {row['skipped']:,} left" if row["skipped"] else "")
-    by = f"{_cell('begun_ms', row['begun_ms'])} by {row['by']}"
-    what = "; ".join(text for text in (_cell("what", row["what"]), came_of) if text)
+    by = f"{shown_ms(row['begun_ms'])} by {row['by']}"
+    what = "; ".join(text for text in (_cell(row["what"]), came_of) if text)
     lines = [by + (f": {row['reason']}" if row["reason"] else ""), what]
     return [f"{row['operation_id']} {row['kind'].replace('_', ' ')}, {row['state']}", *(f"  {line}" for line in lines)]
 
@@ -95,7 +95,7 @@ def _rows(topic: str, order: Callable[[Mapping[str, Any]], Any]) -> list[Row]:
     from schemas.registry import Registry, RegistryDownError
     from schemas.rows import from_value
 
-    settings = up(Settings())
+    settings = up_with_edition(Settings())
     registry = Registry(settings.registry, deadline_seconds=10)
     try:
         return sorted((from_value(topic, v, registry) for v in table(settings, topic).values()), key=order)
@@ -122,18 +122,10 @@ def _show(rows: list[Row], columns: tuple[str, ...], as_json: bool, nothing: str
     if not rows:
         typer.echo(nothing)
         return
-    names = [c.removesuffix("_ms").replace("_", " ") for c in columns]
-    shown = Table(*(Column(name, overflow="fold") for name in names))
-    for row in rows:
-        shown.add_row(*(_cell(column, row[column]) for column in columns))
-    Console().print(shown)
+    print_rows(rows, columns, _cell)
 
 
-def _cell(column: str, value: object) -> str:
-    if value is None:
-        return ""
-    if column.endswith("_ms") and isinstance(value, int):
-        return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds")
+def _cell(value: object) -> str:
     if isinstance(value, dict):  # what was asked for; what was not says nothing
         return ", ".join(f"{name} {_listed(v)}" for name, v in value.items() if v not in (None, "", False, []))
     return str(value)

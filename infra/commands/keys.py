@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import AsJson, answers, away, council_named, files_told, known_supplier, tell, up
+from infra.commands.options import (
+    AsJson,
+    answers,
+    away,
+    council_named,
+    files_told,
+    known_supplier,
+    tell,
+    up_with_edition,
+)
 from infra.errors import EXIT_NOT_UP, fail
 from infra.keys import KeyFileError, export_enquiry_key, init_certificate_key, init_council, init_keys
 from infra.settings import Settings
@@ -106,7 +115,7 @@ def rotate(
                 status.update(f"{p.stage}: {p.behind} is behind on {p.partitions:,} partitions")
 
             began = load(settings)
-            done = go(up(settings), wait_s, show)
+            done = go(up_with_edition(settings), wait_s, show)
     except (KeyFileError, RotationError) as e:
         fail(str(e))
     except KafkaException as e:

@@ -67,8 +67,8 @@ def moment_ms(option: str, text: str | None, now: datetime | None = None) -> int
 
 
 def shown_ms(ms: int | None) -> str:
-    """A moment as people read it; empty for none."""
-    return "" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+    """A moment as people read it, in UTC; empty for none."""
+    return "" if ms is None else f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def shown_seconds(seconds: float) -> str:
@@ -138,6 +138,23 @@ def up(settings: Settings) -> Settings:
     """The settings, if somebody listens where the broker should; else the command ends at once with 3."""
     if not answers(settings):
         fail(f"nobody answers at {settings.bootstrap}: `lethe up` brings the stack up", EXIT_NOT_UP)
+    return settings
+
+
+def up_with_edition(settings: Settings) -> Settings:
+    """As `up`, if the edition that the settings name is here; else the command ends with 1 and names those that are.
+
+    Without this, what was retired would look like all being lost.
+    """
+    from infra.editions import topics
+    from stream_processors.edition import Edition, editions_of
+
+    mine = Edition(up(settings).edition)
+    with asking():
+        there = editions_of(topics(settings))
+    if there and mine not in there:
+        names = ", ".join(e.named() for e in there)
+        fail(f"the edition {mine.named()} is not here; there is {names}: set LETHE_EDITION (`lethe rollout ls`)")
     return settings
 
 

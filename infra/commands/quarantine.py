@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
+from infra.commands.listing import print_rows
 from infra.commands.options import (
     EXIT_INTERRUPTED,
     AsJson,
@@ -20,7 +19,6 @@ from infra.commands.options import (
     asking,
     bar,
     moment_ms,
-    shown_ms,
     stop_on_signal,
     up,
 )
@@ -139,7 +137,7 @@ def list_(
         return
     columns = (*by, "records", "bytes", "attempts", "first_ms", "last_ms")
     several = len({r["edition"] for r in rows_}) > 1
-    _print(rows_, [c for c in columns if c != "edition" or several])
+    print_rows(rows_, [c for c in columns if c != "edition" or several])
     found_ = sum(r["records"] for r in rows_)
     typer.echo(f"{found_:,} record{'' if found_ == 1 else 's'}")
     if later:
@@ -201,7 +199,7 @@ def show(
         for name, value in rows[0].items():
             typer.echo(f"{name:<14} {json.dumps(value, default=str) if isinstance(value, dict) else value}")
     else:
-        _print(rows, ("place", "dataset", "error", "field", "record", "bytes", "attempts", "at_ms"))
+        print_rows(rows, ("place", "dataset", "error", "field", "record", "bytes", "attempts", "at_ms"))
 
 
 @quarantine_app.command()
@@ -391,10 +389,3 @@ def _summed(on_progress: Callable[[str, int, int], None], what: str, of: int) ->
         on_progress(what, passed, of)
 
     return seen
-
-
-def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    shown = Table(*(Column(c.removesuffix("_ms").replace("_", " "), overflow="fold") for c in columns))
-    for row in rows:
-        shown.add_row(*(shown_ms(row[c]) if c.endswith("_ms") else str(row[c]) for c in columns))
-    Console().print(shown)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
-from infra.commands.options import AsJson, By, Execute, Reason, asking, up
+from infra.commands.listing import listing
+from infra.commands.options import AsJson, By, Execute, Reason, asking, up_with_edition
 from infra.errors import EXIT_ERROR, EXIT_PENDING, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -76,7 +76,7 @@ def reconcile(
 
     if execute and not (remove_strays and (reason or "").strip()):
         fail("--execute is for --remove-strays, and needs a --reason", EXIT_USAGE)
-    settings, console = up(Settings()), Console(stderr=True)
+    settings, console = up_with_edition(Settings()), Console(stderr=True)
     with asking(), console.status("reading") if console.is_terminal else nullcontext():
         whole = reconcile_stack(settings, wait)
         if remove_strays:
@@ -144,7 +144,7 @@ def _show(found: Report, rejects: Mapping[str, Sequence[Rejected]], console: Con
         names = ("batch", "of", *(() if found.state == "balanced" else ("state",)))
         whole = (Column(name, no_wrap=True) for name in names)
         numbers = (Column(name, justify="right", overflow="fold") for name in counts)
-        table = Table(*whole, *numbers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = listing(*whole, *numbers)
         for b in found.batches:
             told = (b.batch_id[:8], f"{b.supplier} {b.dataset}", b.state)[: len(names)]
             table.add_row(*told, *(f"{getattr(b, name):,}" for name in counts))
@@ -156,7 +156,7 @@ def _show(found: Report, rejects: Mapping[str, Sequence[Rejected]], console: Con
                 if b.match_rate is not None:
                     say(f"{b.match_rate:>12.1%}  of what is held belongs to somebody of the cohort")
     if found.datasets:
-        table = Table("supplier", "dataset", "held", "what became of it", "gone")
+        table = listing("supplier", "dataset", Column("held", justify="right"), "what became of it", "gone")
         for d in found.datasets:
             outcomes = ", ".join(f"{name} {n:,}" for name, n in d.outcomes.items())
             gone = {"replaced": d.replaced, "deleted": d.deleted, **d.ended}

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.commands.options import AsJson, By, Execute, Reason, away, moment_ms, shown_seconds, up
+from infra.commands.options import AsJson, By, Execute, Reason, away, moment_ms, shown_seconds, up_with_edition
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -77,7 +77,7 @@ def replay(
         fail("replay --execute needs a --reason", EXIT_USAGE)
     numbers = _numbers(partitions)
     moment = moment_ms("--to-datetime", to_datetime) if to_datetime else moment_ms("--by-duration", by_duration)
-    settings = up(Settings()).acting_as("admin")  # offsets of another principal's group
+    settings = up_with_edition(Settings()).acting_as("admin")  # offsets of another principal's group
     groups = None
     try:
         groups = Groups(settings)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 
-from infra.commands.options import AsJson, away, up
+from infra.commands.options import AsJson, away, up_with_edition
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
 
@@ -50,7 +50,7 @@ def tick(
     from infra.clock import tick as tell
     from schemas.registry import Registry, RegistryDownError, SchemaNotRegisteredError
 
-    day, settings = _day(as_of), up(Settings())
+    day, settings = _day(as_of), up_with_edition(Settings())
     if not execute:
         _say_due(settings, day, as_json)
         typer.echo("nothing was told: repeat with --execute", err=True)
@@ -80,7 +80,7 @@ def due(
 
     Example: lethe retention due --as-of 2022-12-31
     """
-    _say_due(up(Settings()), _day(as_of), as_json)
+    _say_due(up_with_edition(Settings()), _day(as_of), as_json)
 
 
 def _say_due(settings: Settings, day: date, as_json: bool) -> None:
@@ -121,7 +121,7 @@ def verify(as_json: AsJson = False) -> None:
     from schemas.registry import RegistryDownError
     from stream_processors.ledger import verify as check
 
-    settings = up(Settings())
+    settings = up_with_edition(Settings())
     try:
         lines = ledger_lines(settings)
         faults = check(lines, ledger_heads(settings))

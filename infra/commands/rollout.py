@@ -152,6 +152,7 @@ def retire(
     Example: lethe rollout retire plain --reason "v2 is in use" --execute
     """
     from infra.operation import Operation, OperationLog, now_ms, whoever
+    from infra.provision import without
     from infra.rollout.retire import Retirement
     from schemas.registry import Registry
 
@@ -173,6 +174,7 @@ def retire(
             )
             log.write(operation)
             retirement.remove(found)
+            without(settings, edition)
             log.write(operation.now(now_ms(), state="done", done=len(found.topics)))
     if as_json:
         state = [str(path) for path in found.state]

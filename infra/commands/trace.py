@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 
-from infra.commands.options import AsJson, asking, shown_ms, up
+from infra.commands.listing import listing
+from infra.commands.options import AsJson, asking, shown_ms, up_with_edition
 from infra.errors import EXIT_ERROR, fail
 from infra.settings import Settings
 
@@ -53,16 +54,16 @@ def trace(
 
     try:
         with asking():
-            found = trace_stack(up(Settings()), supplier, subject, record, dataset, reason, by)
+            found = trace_stack(up_with_edition(Settings()), supplier, subject, record, dataset, reason, by)
     except (KeyFileError, UnknownSupplierError, NoSuchDatasetError) as e:
         fail(str(e), EXIT_ERROR)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
     else:
         console = Console()
-        table = Table("when", "topic", "partition", "offset", "what")
+        table = listing("when", Column("lies at", no_wrap=True), "what")
         for s in found.steps:
-            table.add_row(shown_ms(s.at_ms), s.topic, str(s.partition), str(s.offset), s.what)
+            table.add_row(shown_ms(s.at_ms), f"{s.topic}/{s.partition}/{s.offset}", s.what)
         if found.steps:
             console.print(table)
         for line in (found.answer, f"What to do: {found.advice}"):

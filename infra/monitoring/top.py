@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from confluent_kafka import KafkaException
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,8 @@ from stream_processors.runtime.kafka import describe, error_of
 
 _ONWARD = ("linkage.", "research.")
 """What leads on in the picture; the rest is beside it."""
+_WIDE = 110
+"""Columns of a screen that has room for what a processor writes."""
 _STYLE = {"ready": "green", "catching up": "yellow", "stuck": "bold red", "silent": "red", "not running": "dim"}
 
 
@@ -54,14 +57,30 @@ def watched(settings: Settings, sampler: Sampler) -> Watched:
     return Watched(sampler.sample(), failed, alerts)
 
 
+@dataclass(frozen=True)
+class _Flow:
+    stages: Sequence[Stage]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _flow(self.stages, with_writes=options.max_width >= _WIDE)
+
+
 def shown(stages: Sequence[Stage]) -> RenderableType:
-    """The flow, top to bottom: what arrives on each arrow, and the processor that it leads to."""
-    out = Table(expand=True, header_style="bold")
-    for name in ("reads", "in, a second", "behind", "oldest waits", "", "processor", "here", "writes"):
+    """The flow, top to bottom: what arrives on each arrow, and the processor that it leads to; on a narrow screen not
+    what that writes, which is what others read."""
+    return _Flow(stages)
+
+
+def _flow(stages: Sequence[Stage], *, with_writes: bool) -> Table:
+    out = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    for name in ("reads", "in, a second", "behind", "oldest waits", "", "processor", "here", "writes")[
+        : 8 if with_writes else 7
+    ]:
         numbers = name in ("in, a second", "behind", "oldest waits")
-        ratio = {"reads": 4, "processor": 4, "writes": 4}.get(name)
-        out.add_column(name, justify="right" if numbers else "left", overflow="fold", ratio=ratio)
+        whole = name in ("reads", "processor")
+        out.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for stage in stages:
+        writes = [", ".join(t for t in stage.writes if t.startswith(_ONWARD))] if with_writes else []
         for i, arrow in enumerate(stage.arrows):
             late = "bold red" if arrow.age_s > 600 else "yellow" if arrow.age_s > 30 else ""
             out.add_row(
@@ -72,7 +91,7 @@ def shown(stages: Sequence[Stage]) -> RenderableType:
                 "──►",
                 Text(stage.processor, "bold") if i == 0 else "",
                 Text(_instances(stage), _STYLE.get(stage.health, "")) if i == 0 else "",
-                ", ".join(t for t in stage.writes if t.startswith(_ONWARD)) if i == 0 else "",
+                *writes[i:1],
             )
     return out
 
@@ -90,11 +109,11 @@ def beside(watched: Watched) -> RenderableType:
         for process, partition, ratio in restores:
             table.add_row(process, partition, ProgressBar(total=1.0, completed=ratio, width=40))
         parts.append(table)
-    table = Table("in quarantine", "dataset", "class", "records", expand=True)
+    table = Table("in quarantine", "dataset", "class", "records", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for (supplier, dataset, error), n in sorted(watched.quarantine.items(), key=lambda kv: -kv[1])[:10]:
         table.add_row(supplier, dataset, error, f"{n:,}")
     parts.append(table if watched.quarantine else Text("nothing is in quarantine", "green"))
-    table = Table("alert", "where", "severity", "count", expand=True)
+    table = Table("alert", "where", "severity", "count", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in watched.alerts:
         table.add_row(row["kind"], row["where"], row["severity"], f"{row['count']:,}")
     parts.append(table if watched.alerts else Text("no alerts", "green"))

@@ -44,7 +44,7 @@ def test_an_operation_is_told_in_short_lines_its_id_first() -> None:
     shown = CliRunner().invoke(app, ["operations", "--limit", "1"]).stdout
     assert shown.splitlines() == [
         "0000000000000000000000000000001d quarantine requeue, done",
-        "  2023-11-14T22:13:20+00:00 by A. Operator: the supplier's fix is in",
+        "  2023-11-14 22:13:20Z by A. Operator: the supplier's fix is in",
         "  suppliers dfe; 1,029 done, 3 left",
         "29 earlier ones are not shown: --limit 30",
     ]

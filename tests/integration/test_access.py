@@ -19,10 +19,13 @@ from confluent_kafka.admin import (
 )
 from typer.testing import CliRunner
 
+from infra.acls import differences
 from infra.certificates import init_credentials
 from infra.cli import app
 from infra.destruction.bounds import bounds
-from infra.provision import add_supplier, provision
+from infra.editions import within
+from infra.provision import add_supplier, grants_for, provision, without
+from infra.rollout.retire import Retirement
 from infra.settings import Settings
 from infra.topics import topics_of
 from schemas.registry import Registry
@@ -36,6 +39,7 @@ from stream_processors.access import (
     principals,
     supplier_principal,
 )
+from stream_processors.edition import Edition
 from stream_processors.enclave.sync import Options, Round, sync
 from stream_processors.runtime.kafka import client_config, consumer_config, producer_config
 from stream_processors.runtime.records import HEARTBEAT_KEY
@@ -326,6 +330,16 @@ def test_what_nothing_declares_is_taken_back(settings: Settings) -> None:
     assert _readable(settings.acting_as(ENCLAVE)) == READS[ENCLAVE]
     again = provision(settings, suppliers=SUPPLIERS)
     assert (again.granted, again.taken_back) == (0, ())
+
+
+def test_what_an_edition_needed_is_taken_back_when_it_is_retired(settings: Settings) -> None:
+    edition = Edition("v2")
+    assert provision(within(settings, edition), suppliers=SUPPLIERS).granted > 0
+    retirement = Retirement(settings.acting_as(ADMIN), edition)
+    retirement.remove(retirement.remains())
+    assert all(".v2" in line for line in without(settings, edition).taken_back)
+    admin = AdminClient(client_config(settings.acting_as(ADMIN)))
+    assert differences(admin, grants_for(settings, SUPPLIERS, [Edition()])) == ([], [])
 
 
 def test_a_supplier_that_comes_later_is_admitted_to_its_own_topics(settings: Settings) -> None:

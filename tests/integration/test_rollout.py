@@ -146,6 +146,7 @@ def test_another_catalogue_is_worked_out_compared_switched_to_and_the_old_one_re
     assert table(new, "research.person") == after
     kinds = [(o.kind, o.state) for o in OperationLog(plain, Registry(plain.registry)).all()]
     assert kinds == [("rollout_switch", "done"), ("rollout_retire", "done")]
+    assert "there is v2: set LETHE_EDITION" in lethe("reconcile", code=1), "not that all is lost"
 
 
 def in_checkout(code: Path, settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,51 @@
+"""Rows of a command as a table that fits a terminal of 80 columns: no frame, no column in which nothing stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+
+from infra.commands.options import shown_ms
+
+
+def listing(*columns: Column | str) -> Table:
+    """A table to fill. A column given by its name folds what is too long for it."""
+    made = (c if isinstance(c, Column) else Column(c, overflow="fold") for c in columns)
+    return Table(*made, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    cell: Callable[[Any], str] = str,
+) -> None:
+    """Print these columns of the rows, but those that are empty or zero in all; one that ends in `_ms` is a moment.
+
+    `cell`: how any value reads that is neither a moment nor a number.
+    """
+    kept = [c for c in columns if any(row[c] for row in rows)]
+    heads = (
+        Column(
+            c.removesuffix("_ms").replace("_", " "),
+            overflow="fold",
+            min_width=len("2026-11-27") if c.endswith("_ms") else None,
+            justify="right" if any(type(row[c]) is int for row in rows) and not c.endswith("_ms") else "left",
+        )
+        for c in kept
+    )
+    table = listing(*heads)
+    for row in rows:
+        table.add_row(*(_cell(c, row[c], cell) for c in kept))
+    Console().print(table)
+
+
+def _cell(column: str, value: Any, cell: Callable[[Any], str]) -> str:
+    if value is None:
+        return ""
+    if column.endswith("_ms") and isinstance(value, int):
+        return shown_ms(value)
+    return f"{value:,}" if type(value) is int else cell(value)
