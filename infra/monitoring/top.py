@@ -169,9 +169,12 @@ class TopApp(App[None]):
             self._looking = False
 
     def _say(self, text: str) -> None:
-        self.query_one("#flow", Static).update(Text(text, "bold red"))
+        for flow in self.query("#flow").results(Static):  # none any more, if a look ends after the view was quit
+            flow.update(Text(text, "bold red"))
 
     def _show(self, found: Watched) -> None:
+        if not self.query("#flow"):
+            return
         self.query_one("#flow", Static).update(shown(picture(self._before, found.sample)))
         self.query_one("#beside", Static).update(beside(found))
         self._before = found.sample

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from stream_processors.erasure.overdue import MARK
 from stream_processors.pseudonymise import LARGEST_VALUE_BYTES
 from stream_processors.runtime.partition import partition_of
 from tests.stream_processors.tables import PARTITIONS, REGISTRY, Bench, Said, decoded, framed
@@ -245,6 +247,14 @@ def test_what_fails_again_under_its_key_takes_the_place_of_what_failed_before(ba
     (told,) = held["governance.quarantine"].values()
     assert (row := decoded("governance.quarantine", told or b""))
     assert (row["error"], row["offset"]) == ("UnknownSchemaId", 1)
+
+
+def test_governance_is_told_nothing_of_the_many_that_expire() -> None:
+    pseudonymise = bench()
+    batch = replace(pseudonymise._inputs(DFE, [(b"u1", None), (b"u2", None)]), headers=[[(MARK, b"0")], None])
+    said = by_topic(pseudonymise._said(pseudonymise.task.step([batch])))
+    assert [s.key for s in said["identified.dfe.quarantine"]] == [b"person|u1", b"person|u2"]
+    assert len(said["governance.quarantine"]) == 1
 
 
 def test_an_entry_names_what_governance_is_told_of_it_under() -> None:
