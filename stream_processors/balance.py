@@ -20,7 +20,6 @@ from stream_processors.unmatched import TOPIC as UNMATCHED
 
 TAKEN = ("accepted", "deletions", "refused", "quarantined")
 """What becomes of a supplier's record: one of these."""
-"""Rows of `published` that are no person's."""
 
 
 def pseudonymise(inputs: Sequence[Inputs], outputs: Outputs, said: Said, writes: Writes) -> Iterable[Rule]:  # noqa: ARG001

@@ -490,13 +490,14 @@ class Pseudonymise:
         order = sorted({*gone, *failed})
         if not order:
             return
+        # Of almost all that end because a day has passed nothing was told, and the control plane reads what is.
+        rows = [row for row in order if row in failed or overdue.mark_of(batch, row) is None]
         # Governance is told under what retention calls the record, whether it was ever said or not.
-        refs = self._refs_of_keys(supplier, dataset, contract, [batch.keys[row] for row in order])
-        told = [
-            quarantine.told_key(batch.topic, batch.partition, key, batch.offsets[row])
-            for key, row in zip(_downstream(refs).to_list(), order, strict=True)
-        ]
-        names = dict(zip(order, told, strict=True))
+        refs = self._refs_of_keys(supplier, dataset, contract, [batch.keys[row] for row in rows])
+        names = {
+            row: quarantine.told_key(batch.topic, batch.partition, key, batch.offsets[row])
+            for key, row in zip(_downstream(refs).to_list(), rows, strict=True)
+        }
         # Header names as Kafka Connect's dead letter queue has them (KIP-298), without the message text.
         headers: dict[int, list[tuple[str, bytes]]] = {row: [] for row in gone}
         belongings = _belongings(batch, [b.row for b in bad]) or [[] for _ in bad]
@@ -521,9 +522,7 @@ class Pseudonymise:
         lies = [quarantine.Failed(batch.offsets[b.row], b.error, b.field) for b in failed.values()]
         values = quarantine.told(supplier, batch.topic, batch.partition, lies, self._ids.schema_id(quarantine.TOPIC))
         of = dict(zip(failed, values, strict=True))
-        # Of almost all that end because a day has passed nothing was told, and the control plane reads this topic.
-        rows = [row for row in order if row in failed or overdue.mark_of(batch, row) is None]
-        out.emit(quarantine.TOPIC, batch.partition, [names[row] for row in rows], [of.get(row) for row in rows])
+        out.emit(quarantine.TOPIC, batch.partition, list(names.values()), [of.get(row) for row in names])
 
 
 def _attempts(batch: Inputs, row: int) -> list[tuple[str, bytes]]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
+import polars_hash  # noqa: F401  (registers the chash namespace)
 
 from schemas import contracts, wire
 from schemas.codec import encode
@@ -37,6 +38,12 @@ def told_key(topic: str, partition: int, key: bytes | None, offset: int) -> byte
     """`topic|partition|` and the SHA-256 of the record's key downstream, as the ledger names it (which keyed references
     are made of, so that nothing can be guessed); without a key, its offset."""
     return f"{topic}|{partition}|{offset if key is None else hashlib.sha256(key).hexdigest()}".encode()
+
+
+def told_keys(topic: str, partition: pl.Expr, key: pl.Expr) -> pl.Expr:
+    """The same of columns: partition (integer) and the key downstream (String), never null."""
+    digest: pl.Expr = key.chash.sha2_256()  # type: ignore[attr-defined]
+    return pl.format("{}|{}|{}", pl.lit(topic), partition, digest)
 
 
 def told(supplier: str, topic: str, partition: int, failed: Sequence[Failed], schema_id: int) -> list[bytes]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from confluent_kafka import KafkaException
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,6 +16,7 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Header, Static
 
+from infra.commands.listing import listing
 from infra.monitoring.picture import Sample, Sampler, Stage, picture, quarantined
 from infra.settings import Settings
 from stream_processors.runtime.kafka import describe, error_of
@@ -72,10 +72,9 @@ def shown(stages: Sequence[Stage]) -> RenderableType:
 
 
 def _flow(stages: Sequence[Stage], *, with_writes: bool) -> Table:
-    out = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for name in ("reads", "in, a second", "behind", "oldest waits", "", "processor", "here", "writes")[
-        : 8 if with_writes else 7
-    ]:
+    out = listing()
+    names = ("reads", "in, a second", "behind", "oldest waits", "", "processor", "here")
+    for name in (*names, "writes") if with_writes else names:
         numbers = name in ("in, a second", "behind", "oldest waits")
         whole = name in ("reads", "processor")
         out.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
@@ -109,11 +108,11 @@ def beside(watched: Watched) -> RenderableType:
         for process, partition, ratio in restores:
             table.add_row(process, partition, ProgressBar(total=1.0, completed=ratio, width=40))
         parts.append(table)
-    table = Table("in quarantine", "dataset", "class", "records", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = listing("in quarantine", "dataset", "class", "records")
     for (supplier, dataset, error), n in sorted(watched.quarantine.items(), key=lambda kv: -kv[1])[:10]:
         table.add_row(supplier, dataset, error, f"{n:,}")
     parts.append(table if watched.quarantine else Text("nothing is in quarantine", "green"))
-    table = Table("alert", "where", "severity", "count", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = listing("alert", "where", "severity", "count")
     for row in watched.alerts:
         table.add_row(row["kind"], row["where"], row["severity"], f"{row['count']:,}")
     parts.append(table if watched.alerts else Text("no alerts", "green"))

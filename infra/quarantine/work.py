@@ -458,12 +458,13 @@ class Work:
             sent = self._send(producer, topic, partition, group, log.message(operation))
             self._faults.reach("produced")
             self._read_others(raw, partition, sent, others)
-            rest = [c for c in group if not others.have(c)]
-            if len(rest) < len(group):
+            theirs = {hash(c.source_key) for c in group if others.have(c)}
+            if theirs:
+                rest = [c for c in group if hash(c.source_key) not in theirs]
                 producer.abort_transaction(_CALL_S)
                 self.operation = was
                 self.tally.leave("contended", len(group) - len(rest))
-                others.wrote |= {hash(c.source_key) for c in group if others.have(c)}
+                others.wrote |= theirs
                 group = rest
                 continue
             self._faults.reach("offsets_sent")

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
-import polars_hash  # noqa: F401  (registers the chash namespace)
 
-from stream_processors import frequency
+from stream_processors import frequency, quarantine
 from stream_processors.accounting.tables import Held
 from stream_processors.publish import NOT_PERSONS
 from stream_processors.runtime.partition import partitions_of
@@ -183,7 +182,7 @@ def _publish(held: Held, partitions: int) -> Iterator[Finding]:
     refused = held["governance.quarantine"].select(pl.col("key").alias("place"))
     placed = contributions.with_columns(
         key=pl.col("key").str.head(32),
-        place=pl.format("linkage.contribution|{}|{}", "partition", pl.col("key").chash.sha2_256()),  # type: ignore[attr-defined]
+        place=quarantine.told_keys("linkage.contribution", pl.col("partition"), pl.col("key")),
     )
     cohort = placed.filter((pl.col("dataset") == "person") & pl.col("supplier").str.starts_with("council-"))
     cohort = _missing(cohort, refused, ["place"])

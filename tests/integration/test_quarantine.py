@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from infra.operation import Operation, OperationLog, now_ms
 from infra.provision import provision
 from infra.quarantine import work as work_module
 from infra.quarantine.entries import Filter
-from infra.quarantine.work import InterruptedWorkError, Work
+from infra.quarantine.work import InterruptedWorkError, Tally, Work
 from infra.settings import Settings
 from infra.topic_table import messages, table
 from schemas.registry import Registry
@@ -249,22 +249,31 @@ def test_killed_between_two_editions_what_went_back_for_the_first_is_superseded_
     }
 
 
+def requeued_while(settings: Settings, then: Callable[[], None]) -> Tally:
+    """What becomes of those that are Undecodable, if others write after their keys were looked at, before they are
+    put back."""
+
+    def meanwhile(what: str, done: int, _: int) -> None:
+        if what == "dfe 0: requeue" and done == 20:
+            then()
+
+    log = OperationLog(settings, Registry(settings.registry))
+    work = Work(settings, "requeue", Filter(("dfe",), errors=("Undecodable",)), on_progress=meanwhile)
+    return work.execute(Operation("quarantine_requeue", "tester", None, {}, now_ms()), log)
+
+
 def test_what_governance_is_told_meanwhile_of_a_key_is_not_taken_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work_module, "_MOST_RECORDS", 20)
     failed = Failed(settings, 600)
-    meant = [k for k in failed.of("Undecodable") if failed.partitions[k] == 0]
-    again = meant[-1]
+    again = [k for k in failed.of("Undecodable") if failed.partitions[k] == 0][-1]
 
-    def meanwhile(what: str, done: int, _: int) -> None:
-        if what == "dfe 0: requeue" and done == 20:  # of another failure, whose entry comes after ours
-            failed.producer.produce(TOLD, b"newer", failed.told(again), 0)
-            failed.producer.flush()
+    def tell() -> None:  # of another failure, whose entry comes after ours
+        failed.producer.produce(TOLD, b"newer", failed.told(again), 0)
+        failed.producer.flush()
 
-    log = OperationLog(settings, Registry(settings.registry))
-    work = Work(settings, "requeue", Filter(("dfe",), errors=("Undecodable",)), on_progress=meanwhile)
-    assert work.execute(Operation("quarantine_requeue", "tester", None, {}, now_ms()), log).left == {"contended": 1}
+    assert requeued_while(settings, tell).left == {"contended": 1}
     assert table(settings, TOLD)[failed.told(again)] == b"newer"
     assert b"absence|" + again in table(settings, QUARANTINE)
 
@@ -299,15 +308,11 @@ def test_a_record_that_the_supplier_writes_meanwhile_is_not_overwritten(
     meant = [k for k in failed.of("Undecodable") if failed.partitions[k] == 0]
     newer, gone = meant[-1], meant[-2]
 
-    def meanwhile(what: str, done: int, _: int) -> None:
-        if what == "dfe 0: requeue" and done == 20:  # after the keys were looked at, before they are put back
-            failed.write(newer, b"newer")
-            failed.write(gone, None)
+    def write() -> None:
+        failed.write(newer, b"newer")
+        failed.write(gone, None)
 
-    log = OperationLog(settings, Registry(settings.registry))
-    work = Work(settings, "requeue", Filter(("dfe",), errors=("Undecodable",)), on_progress=meanwhile)
-    tally = work.execute(Operation("quarantine_requeue", "tester", None, {}, now_ms()), log)
-    assert tally.left == {"contended": 2}
+    assert requeued_while(settings, write).left == {"contended": 2}
     back = Counter(m.key() for m in requeued(settings))
     assert back == dict.fromkeys(set(failed.of("Undecodable")) - {newer, gone}, 1)
     now = table(settings, SOURCE)
