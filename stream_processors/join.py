@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
+import polars as pl
+
 from schemas import contracts, wire
 from schemas.codec import decode
 from schemas.registry import SchemaIds
@@ -77,13 +79,12 @@ class Join:
             latest = batch.latest()
             keys = list(latest)
             if batch.topic == "linkage.activity":
-                for key, old in zip(keys, view.get_many("activities", keys), strict=True):
-                    value = latest[key]
-                    if value != old:
-                        view.put("activities", key, value)
-                        activities[key] = old, value
-                    if value != old or value is None:
-                        touched.add(key)
+                held = view.get_many("activities", keys)
+                differ = {k: (old, new) for (k, new), old in zip(latest.items(), held, strict=True) if new != old}
+                view.put_many("activities", {k: new for k, (_, new) in differ.items()})
+                touched |= differ.keys()
+                touched.update(k for k, new in latest.items() if new is None)
+                activities |= differ
             elif batch.topic == "linkage.link":
                 idle = _idle(latest)
                 keys = [k for k in keys if k not in idle]
@@ -109,8 +110,11 @@ class Join:
         keys = sorted(touched)
         subjects = sorted({k[_SUBJECT] for k in keys})
         person_of = dict(zip(subjects, view.get_many("person_of", subjects), strict=True))
-        says: list[tuple[bytes, bytes, bytes]] = []
+        persons: list[bytes] = []
+        records: list[bytes] = []
+        values: list[bytes] = []
         takes_back: list[tuple[bytes, bytes]] = []
+        attached: dict[bytes, bytes | None] = {}
         for key, value, said in zip(
             keys, view.get_many("activities", keys), view.get_many("attached", keys), strict=True
         ):
@@ -118,12 +122,15 @@ class Join:
             if said is not None and said != person:
                 takes_back.append((said, key[_RECORD]))
             if person is not None and value is not None:
-                says.append((person, key[_RECORD], self._head + value[wire.HEADER_BYTES :]))
+                persons.append(person)
+                records.append(key[_RECORD])
+                values.append(self._head + value[wire.HEADER_BYTES :])
             if said != person:
-                view.put("attached", key, person)
-        self._emit(out, [p for p, _, _ in says], [r for _, r, _ in says], [v for _, _, v in says])
+                attached[key] = person
+        view.put_many("attached", attached)
+        self._emit(out, persons, records, values)
         self._emit(out, [p for p, _ in takes_back], [r for _, r in takes_back], [None] * len(takes_back))
-        out.count("attached", len(says))
+        out.count("attached", len(persons))
         out.count("detached", len(takes_back))
         for batch in inputs:
             if batch.topic == "linkage.sought":
@@ -132,7 +139,7 @@ class Join:
         return out
 
     def _emit(self, out: Outputs, persons: list[bytes], records: list[bytes], values: Sequence[bytes | None]) -> None:
-        partitions = partitions_of([p.decode() for p in persons], self._partitions).tolist()
+        partitions = partitions_of(pl.Series(persons, dtype=pl.Binary).cast(pl.String), self._partitions).tolist()
         keys = [p + b"|" + r for p, r in zip(persons, records, strict=True)]
         out.emit("linkage.contribution", partitions, keys, values)
 

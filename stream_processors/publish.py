@@ -190,8 +190,9 @@ class Publish:
         self, latest: dict[bytes, bytes | None], refused: dict[bytes, str], today: date | None
     ) -> dict[bytes, bytes]:
         """Items of the contributions that the guard lets through on that day, by key."""
-        keys = [k for k, v in latest.items() if v is not None]
-        decoded = decode_each([latest[k][wire.HEADER_BYTES :] for k in keys], _CONTRIBUTION)  # type: ignore[index]
+        live = {k: v for k, v in latest.items() if v is not None}
+        keys = list(live)
+        decoded = decode_each([v[wire.HEADER_BYTES :] for v in live.values()], _CONTRIBUTION)
         refused.update({keys[i]: "Undecodable" for i in decoded.bad})
         keys = [keys[i] for i in decoded.good]
         out: dict[bytes, bytes] = {}
@@ -275,6 +276,8 @@ class Publish:
     def _refuse(self, view: View, batch: Inputs, out: Outputs) -> None:
         """Account for contributions that the guard refuses: where they lie, and nothing of what they say. What was told
         of one ends when it is let through, or is no more."""
+        if not view.refused and not view.scan("published", _REFUSED, 1):
+            return
         last = {key: i for i, key in enumerate(batch.keys) if key is not None}
         told = {key: quarantine.told_key(batch.topic, batch.partition, key, 0) for key in last if key in view.refused}
         over = self._no_longer_refused(view, batch, [key for key in last if key not in told])
@@ -292,8 +295,6 @@ class Publish:
         out.count("refused", len(told))
 
     def _no_longer_refused(self, view: View, batch: Inputs, keys: Sequence[bytes]) -> list[bytes]:
-        if not view.scan("published", _REFUSED, 1):
-            return []
         told = [quarantine.told_key(batch.topic, batch.partition, key, 0) for key in keys]
         found = view.get_many("published", [_REFUSED + key for key in told])
         return [key for key, was in zip(told, found, strict=True) if was is not None]

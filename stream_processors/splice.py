@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 
 import polars as pl
@@ -23,6 +24,7 @@ from stream_processors.widen import Place
 _CONTRIBUTION = contracts.contract("linkage/contribution")
 _RESEARCH = contracts.contract("research/person")
 FACTS = b"\x00"
+_FIRST = b"\x01"  # how the first item begins that is none of facts
 HEADER_KEY, PLACE_KEY = b"head", b"place"  # no record references: those are 32 hex digits
 NOT_RECORDS = frozenset({HEADER_KEY, PLACE_KEY})
 # A stored item: its dataset in one byte, the number of its month in three, the encoded item without
@@ -78,17 +80,16 @@ def splice(held: Mapping[bytes, bytes], place: Place) -> bytes:
     its datasets in the schema's order, months ascending.
     """
     head = held[HEADER_KEY]
-    start, parts = head[:_MONTH_BYTES], [head[_MONTH_BYTES:], _encoded(place)]
+    since, parts = _since(head[:_MONTH_BYTES]), [head[_MONTH_BYTES:], _encoded(place)]
     # An item begins with its dataset and its month, so one sort brings them into groups and each group into order.
-    items = sorted([item for record, item in held.items() if record not in NOT_RECORDS and item[:1] != FACTS])
-    done, low = 0, 0  # datasets that are spliced, items that are
+    items = sorted([item for record, item in held.items() if record not in NOT_RECORDS])
+    done, low = 0, bisect_left(items, _FIRST)  # datasets that are spliced; items that are, or are facts
     while low < len(items):
-        dataset, high = items[low][0], low + 1
-        while high < len(items) and items[high][0] == dataset:
-            high += 1
+        dataset = items[low][0]
+        high = bisect_left(items, bytes((dataset + 1,)), low)
         parts += (_EMPTY[dataset - 1 - done], _varint(high - low))
         for item in items[low:high]:
-            parts += (item[HEAD_BYTES:], _from_start(start, item[_MONTH_AT:HEAD_BYTES]))
+            parts += (item[HEAD_BYTES:], since[item[_MONTH_AT:HEAD_BYTES]])
         parts.append(b"\x00")
         done, low = dataset, high
     parts.append(_EMPTY[len(DATASETS) - done])
@@ -119,13 +120,22 @@ def _encoded(place: Place) -> bytes:
     )
 
 
-@functools.lru_cache(65_536)
-def _from_start(start: bytes, month: bytes) -> bytes:
-    """The encoded `months_from_start`, null or an int: of the numbers of the start's and of the item's month."""
-    a, b = int.from_bytes(start, "big"), int.from_bytes(month, "big")
-    if not a or not b or abs(b - a) > MOST_MONTHS:
-        return b"\x00"
-    return b"\x02" + _varint(b - a)
+class _Since(dict[bytes, bytes]):
+    """The encoded `months_from_start`, null or an int, by the number of an item's month; worked out when first asked
+    for."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__()
+        self._start = int.from_bytes(start, "big")
+
+    def __missing__(self, month: bytes) -> bytes:
+        a, b = self._start, int.from_bytes(month, "big")
+        known = a and b and abs(b - a) <= MOST_MONTHS
+        found = self[month] = b"\x02" + _varint(b - a) if known else b"\x00"
+        return found
+
+
+_since = functools.lru_cache(1_024)(_Since)  # people share the months of their starts
 
 
 def month_numbers(months: pl.Series) -> list[bytes]:

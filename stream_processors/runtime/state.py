@@ -167,6 +167,10 @@ class View:
         """Set a value; None deletes."""
         self.writes[table][key] = value
 
+    def put_many(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
+        """Set many."""
+        self.writes[table].update(rows)
+
 
 class _Forgetful:
     """A store to look at, of which one table looks empty but for its reserved rows."""
@@ -257,10 +261,12 @@ def _seen_through(
     held: Callable[[Sequence[bytes]], list[bytes | None]],
 ) -> list[bytes | None]:
     """Value of each key: what is written, or else what is held below."""
-    if not writes:
+    below = [k for k in keys if k not in writes] if writes else keys
+    if len(below) == len(keys):
         return held(keys)
-    below = [k for k in keys if k not in writes]
-    found = dict(zip(below, held(below), strict=True)) if below else {}
+    if not below:
+        return [writes[k] for k in keys]
+    found = dict(zip(below, held(below), strict=True))
     return [writes[k] if k in writes else found[k] for k in keys]
 
 
