@@ -90,8 +90,9 @@ def replay(
             fail(f"{target}: nothing has been read yet, so there is nothing to read again", EXIT_ERROR)
         start = _start(groups, spans, moment, to_offset, from_file)
         plan = planned(spans, {d.name: about for d, about in found}, numbers, start)
-        if to_offset is not None and not any(s.again for s in plan):
-            raise ReplayError(f"nothing was committed beyond {to_offset}, so there is nothing to read again")
+        if export is None and not any(s.again for s in plan):
+            where = "from there on" if to_offset is None else f"beyond {to_offset}"
+            raise ReplayError(f"nothing was committed {where}, so there is nothing to read again")
         rows = [_row(settings, d.name, [s for s in plan if s.at.processor == d.name]) for d, _ in found]
         if export is not None:
             export.write_text(to_csv(plan))

@@ -172,4 +172,6 @@ def test_a_part_is_read_again_from_a_file_and_from_a_moment(
         workers.at_rest()
         assert_as_the_oracle_says(workers)
         assert CliRunner().invoke(app, ["replay", "join", "--to-offset", "99999999"]).exit_code == 2
+        said = CliRunner().invoke(app, ["replay", "join", "--to-datetime", "2100-01-01T00:00"])
+        assert (said.exit_code, "nothing to read again" in said.output) == (2, True)
         assert CliRunner().invoke(app, ["replay", "join"]).exit_code == 2
