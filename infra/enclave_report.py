@@ -13,6 +13,9 @@ from rich.table import Table
 from stream_processors.enclave.report import build, narrate, write
 from stream_processors.enclave.report.build import Report
 
+_NAMED = 8
+"""So many refused outputs are named on the terminal; of more, how many there are."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -78,6 +81,7 @@ def show(written: Written, console: Console) -> None:
     refused = [e for e in log if e.status == "refused"]
     console.print(f"{len(log) - len(refused)} outputs passed disclosure control, {len(refused)} were refused")
     for rule in sorted({e.refused_by for e in refused if e.refused_by}):
-        ids = ", ".join(e.id for e in refused if e.refused_by == rule)
-        console.print(f"  {rule}: {ids}", highlight=False, soft_wrap=True)
+        ids = [e.id for e in refused if e.refused_by == rule]
+        said = ", ".join(ids) if len(ids) <= _NAMED else f"{len(ids)} outputs; output-log.json names them"
+        console.print(f"  {rule} ({narrate.WHY[rule]}): {said}", highlight=False, soft_wrap=True)
     console.print(f"[bold]report[/] {written.page}", highlight=False, soft_wrap=True)

@@ -38,7 +38,7 @@ def risk(
 
     path = enclave / FILE if enclave.is_dir() else enclave
     if not path.is_file():
-        fail(f"{path} is not there; `lethe enclave sync --to {path.parent}` makes it", EXIT_USAGE)
+        fail(f"{path} is not there; `lethe enclave sync --to {enclave}` makes it", EXIT_USAGE)
     settings = Settings()
     names = tuple(name.strip() for name in quasi.split(",") if name.strip())
     try:

@@ -42,13 +42,20 @@ def scan(
 
     from infra.topic_table import messages
     from stream_processors.access import ENCLAVE
+    from stream_processors.enclave.store import FILE
     from stream_processors.scan import Canaries
     from stream_processors.scan import scan as scan_records
 
+    if enclave:
+        need_enclave()
     try:
         planted = Canaries(json.loads(canaries.read_text())) if canaries else None
     except (OSError, ValueError, AttributeError, TypeError):
-        fail(f"{canaries}: is no list of canaries by field", EXIT_USAGE)
+        fail(f"{canaries}: is no list of canaries by field; `lethe simulate --canaries` writes one", EXIT_USAGE)
+    if enclave and not (enclave / FILE).is_file():
+        fail(f"{enclave / FILE} is not there; `lethe enclave sync --to {enclave}` makes it", EXIT_USAGE)
+    if report and not report.is_dir():
+        fail(f"{report}: is no folder of a report", EXIT_USAGE)
     settings, records = up(Settings()), 0
     found: Counter[str] = Counter()
     try:
@@ -75,8 +82,6 @@ def _in_report(folder: Path, enclave: Path | None, planted: Canaries | None) -> 
     """What the bytes of a report's files hold, by `report.<kind>`; pseudonyms are known where the enclave is named."""
     from stream_processors.scan import identifiers
 
-    if not folder.is_dir():
-        fail(f"{folder}: is no folder of a report", EXIT_USAGE)
     pseudonyms = _pseudonyms(enclave) if enclave else frozenset()
     found: Counter[str] = Counter()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -103,7 +108,6 @@ def _pseudonyms(enclave: Path) -> frozenset[bytes]:
 
 def _in_enclave(folder: Path, planted: Canaries | None) -> Counter[str]:
     """What the texts of the tables and the bytes of the files hold, by `cell.<kind>` and `file.canary.<field>`."""
-    need_enclave()
     import duckdb
 
     from stream_processors.enclave.store import FILE

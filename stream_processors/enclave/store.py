@@ -82,13 +82,17 @@ class Store:
             **(config or {}),
         }
         _remove(folder / _NEW)  # of a sweep that was cut short
+        self.unusable: str | None = None
+        """Why a file that was there has been made anew."""
         if not self.path.exists():
             self._make()
         try:
             self._connection = self._open()
         except duckdb.Error:  # the file is a copy of the topic: one that is damaged is made anew, never repaired
+            self.unusable = "the file that was there could not be read"
             self._renew()
         if not self._fits():
+            self.unusable = "the file that was there is of another version"
             self.connection.close()
             self._renew()
         self.position = self._read_position()

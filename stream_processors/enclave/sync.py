@@ -27,6 +27,7 @@ from stream_processors.enclave.acknowledge import Acknowledger
 from stream_processors.enclave.changes import TOPIC, Versions, changes
 from stream_processors.enclave.store import FileInUseError, Position, Store
 from stream_processors.runtime import kafka
+from stream_processors.runtime.records import HEARTBEAT_KEY
 
 BATCH_RECORDS = 50_000
 _WAIT_S = 0.5
@@ -166,6 +167,7 @@ class _Sync:
         ends = self._topic.ends()
         reason = reason_to_rebuild(store.position, self._topic.id, ends, now, self._topic.tombstones_live_ms)
         if reason:
+            reason = store.unusable or reason
             if store.position.topic_id:
                 _log.warning("rebuilding", what=reason)
                 store.rebuild()
@@ -174,7 +176,7 @@ class _Sync:
         records = 0
         for messages in self._topic.read(store.position.offsets, self._options.batch_records):
             self._take(store, messages)
-            records += len(messages)
+            records += sum(m.key() != HEARTBEAT_KEY for m in messages)
         store.caught_up(now)
         sweep = not self._options.follow or time.monotonic() - self._swept_at >= self._options.sweep_s
         swept = store.position.unswept and sweep

@@ -93,11 +93,13 @@ def _series_says(finding: Finding) -> str:
     return f"Two lines. On average: {said[0]}; {said[1]}. The table below has the numbers."
 
 
-def overview(findings: Sequence[Finding]) -> str:
-    """All estimates with their intervals on one axis; no difference in the middle."""
+def overview(findings: Sequence[Finding]) -> str | None:
+    """All estimates with their intervals on one axis; no difference in the middle. None if none may be published."""
     shown = [f for f in findings if f.effect is not None]
+    if not shown:
+        return None
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "overview"}):
-        figure = Figure(figsize=(4.5, 0.9 + 0.5 * max(len(shown), 1)), layout="constrained")
+        figure = Figure(figsize=(4.5, 0.9 + 0.5 * len(shown)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color=_SOFT, linewidth=1)
         for i, f in enumerate(shown):

@@ -54,6 +54,8 @@ def _model(report: Report) -> dict[str, Any]:
         "findings": found,
         "overview": _svg(charts.overview(found)),
         "charts": {f.outcome.name: _svg(charts.series(f)) for f in found},
+        "reasons": list(dict.fromkeys(f.refused for f in found if f.refused)),
+        "withheld": {f.outcome.name: 0 if f.series is None else f.series["rate"].null_count() for f in found},
         "steps": {f.outcome.name: _step(f.series) for f in found},
         "titles": _VERDICTS,
         "totals": _totals(published["cohort"].cells) if "cohort" in published else None,

@@ -194,15 +194,16 @@ def test_parquet_copies_hold_the_tables_and_lose_what_is_deleted(tmp_path: Path)
 def test_a_file_of_another_layout_or_a_damaged_one_is_begun_anew(tmp_path: Path) -> None:
     enclave = Enclave(tmp_path / "enclave")
     enclave.put(1, record(random.Random(1), person_id(1)))
-    for spoil in (
-        lambda path: duckdb.connect(str(path)).execute("ALTER TABLE persons DROP COLUMN sex").close(),
-        lambda path: path.write_bytes(b"no database" * 1000),
-        lambda path: path.write_bytes(b""),
+    for spoil, why in (
+        (lambda path: duckdb.connect(str(path)).execute("ALTER TABLE persons DROP COLUMN sex").close(), "version"),
+        (lambda path: path.write_bytes(b"no database" * 1000), "could not be read"),
+        (lambda path: path.write_bytes(b""), "could not be read"),
     ):
         enclave.sync()
         spoil(enclave.folder / FILE)
         with Store(enclave.folder) as store:
             assert store.position.topic_id == ""
+            assert why in str(store.unusable)
         enclave.sync()
         assert enclave.held() == enclave.topic()
 

@@ -218,6 +218,35 @@ def test_a_person_who_withdrew_is_not_told_by_the_second_report(written: Written
             assert both[column].equals(both[f"{column}_before"].alias(column)), (name, column)
 
 
+def test_a_report_of_which_nothing_may_be_published_says_why(written: Written, tables: Path, tmp_path: Path) -> None:
+    enclave, report = copied(written, tables, tmp_path)
+    names = [name for (name,) in duckdb.connect(str(enclave / "enclave.duckdb")).sql("SHOW TABLES").fetchall()]
+    with duckdb.connect(str(enclave / "enclave.duckdb")) as connection:
+        who = connection.sql(
+            "SELECT min(person_id) FROM persons JOIN contact USING (person_id) GROUP BY family_id ORDER BY 1 LIMIT 8"
+        ).fetchall()
+        for table in names:
+            if connection.execute(f"SELECT * FROM {table}").description[0][0] == "person_id":
+                connection.executemany(f"DELETE FROM {table} WHERE person_id = ?", who)
+    second = write_report(enclave, report)
+    assert [f for f in second.report.findings if f.effect is not None] == []
+    page = Page(second.page.read_text())
+    assert page.all("svg") == []
+    said = [text for tag, text in page.text if tag == "p" and "Nothing may be said of any outcome" in text]
+    assert len(said) == 1
+    assert "it differs from an earlier report by the records of a few people" in said[0]
+
+
+def test_points_that_are_withheld_are_told_under_their_chart(tmp_path: Path) -> None:
+    simulated_enclave(tmp_path / "enclave", 600, 3)
+    few = write_report(tmp_path / "enclave", tmp_path / "report")
+    text = few.page.read_text()
+    missing = [f.series["rate"].null_count() for f in few.report.findings if f.series is not None]
+    told = ["One point is" if n == 1 else f"{n} points are" for n in missing if n]
+    assert told
+    assert sorted(re.findall(r"(One point is|[0-9]+ points are) withheld\.", text)) == sorted(told)
+
+
 def test_a_folder_that_lost_what_was_kept_is_not_written_to(written: Written, tables: Path, tmp_path: Path) -> None:
     enclave, report = copied(written, tables, tmp_path)
     (report / write.COUNTS).unlink()
