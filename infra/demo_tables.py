@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from infra.tables import listing
 
 _NOT_LINKED = ("waiting", "ambiguous", "contested")
 
@@ -51,16 +52,9 @@ def show_demo(report: Report, console: Console) -> None:
         console.print("[bold green]The research topic and the counts of links equal the oracle's.[/]")
 
 
-def _table(title: str, *columns: str, texts: int) -> Table:
-    """The first `texts` columns hold texts, the others numbers."""
-    made = Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in made.columns[texts:]:
-        column.justify = "right"
-    return made
-
-
 def _control(report: Report) -> Table:
-    made = _table("Control totals", "supplier", "dataset", "read", "published", "rejected", "warnings", texts=2)
+    names = ("supplier", "dataset", "read", "published", "rejected", "warnings")
+    made = listing(*names, title="Control totals", numbers_from=2)
     for row in report.control_totals:
         warnings = sum(n for reasons in row["warnings"].values() for n in reasons.values())
         counts = (*(row[c] for c in ("read", "published", "rejected")), warnings)
@@ -72,9 +66,8 @@ def _found(report: Report) -> Table:
     """A row for each match key, a column for each supplier: there are more keys than suppliers."""
     suppliers = sorted(report.outcomes)
     heads = [name.replace("-", "-\n", 1) for name in suppliers]
-    made = _table("Subjects by match key, and those that are not linked", "match key", *heads, texts=1)
-    for column in made.columns:
-        column.no_wrap = True
+    title = "Subjects by match key, and those that are not linked"
+    made = listing("match key", *heads, title=title, numbers_from=1)
 
     def add(label: str, counts: Mapping[str, int]) -> None:
         made.add_row(label, *(f"{counts[s]:,}" if counts[s] else "" for s in suppliers))
@@ -90,7 +83,8 @@ def _found(report: Report) -> Table:
 
 
 def _quality(report: Report) -> Table:
-    made = _table("Against the truth", "truth", "subjects", "true matches", "linked", "precision", "recall", texts=1)
+    names = ("truth", "subjects", "true matches", "linked", "precision", "recall")
+    made = listing(*names, title="Against the truth", numbers_from=1)
     for name, q in report.quality.items():
         counts = (f"{q[c]:,.0f}" for c in ("subjects", "true matches", "linked"))
         made.add_row(name, *counts, f"{q['precision']:.4f}", f"{q['recall']:.4f}")
@@ -98,7 +92,7 @@ def _quality(report: Report) -> Table:
 
 
 def _example(report: Report) -> Table:
-    made = _table("One research record", "field", "value", texts=2)
+    made = listing("field", "value", title="One research record")
     for name, value in report.example.items():
         made.add_row(name, _shown(value))
     return made
@@ -117,7 +111,7 @@ def _shown(value: Any) -> str:
 
 
 def _times(report: Report) -> Table:
-    made = _table("How long it took", "what", "seconds", texts=1)
+    made = listing("what", "seconds", title="How long it took", numbers_from=1)
     for name, s in report.seconds.items():
         made.add_row(name, f"{s:.1f}")
     return made

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from infra.tables import listing
 from stream_processors.enclave.report import build, narrate, write
 from stream_processors.enclave.report.build import Report
 
@@ -66,9 +66,7 @@ def report_and_show(folder: Path, to: Path, console: Console) -> Written:
 def show(written: Written, console: Console) -> None:
     """The estimates as a table, what was refused, and where the page lies."""
     title = "Participants, against what would have been"
-    table = Table("outcome", "change", "95% interval", "matched", "before the start", title=title)
-    for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", True
+    table = listing("outcome", "change", "95% interval", "matched", "before the start", title=title, numbers_from=1)
     for f in written.report.findings:
         if f.effect is None:
             table.add_row(f.outcome.title, "withheld", "", "", "")

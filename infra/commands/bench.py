@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infra.errors import end_tidily_on_sigterm
 from infra.settings import Settings
+from infra.tables import listing
 
 
 def bench(
@@ -34,13 +34,14 @@ def bench(
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    table = Table("stage", "records/s", "of pass-through", "at least", "CPU us a record", title=f"{records:,} records")
+    columns = ("records/s", "of pass-through", "at least", "CPU us a record")
+    table = listing("stage", *columns, title=f"{records:,} records", numbers_from=1)
     for name, rate in figures["records_per_second"].items():
         target = figures["targets"].get(name)
         ratio, cpu = figures["ratio_to_pass_through"][name], figures["cpu_us_a_record"].get(name, "")
         table.add_row(name, f"{rate:,}", f"{ratio:.2f}", f"{target or ''}", f"{cpu}")
     console.print(table)
-    rest = Table("figure", "value", "at most")
+    rest = listing("figure", "value", "at most", numbers_from=1)
     if figures["trickle_p99_ms"] is not None:
         rest.add_row("trickle, 99th percentile", f"{figures['trickle_p99_ms']:,} ms", "2,000 ms")
     for name, mb in figures["peak_rss_mb"].items():

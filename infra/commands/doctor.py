@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from infra.commands.options import AsJson
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
+from infra.tables import listing
 
 _STYLE = {"critical": "bold red", "warning": "yellow", "info": ""}
 
@@ -47,9 +47,9 @@ def doctor(
     elif not found:
         console.print("[green]nothing found[/]")
     else:
-        shown = Table("", "check", Column("where", overflow="fold"), "what", "what to do", show_lines=True)
+        shown = listing("", "check", "where", "what", "what to do")
         for f in found:
-            shown.add_row(f.severity, f.check, f.where, f.what, f.advice, style=_STYLE[f.severity])
+            shown.add_row(f.severity, f.check, f.where, f.what, f.advice, style=_STYLE[f.severity], end_section=True)
         console.print(shown)
     if any(f.severity != "info" for f in found):
         raise typer.Exit(EXIT_ERROR)

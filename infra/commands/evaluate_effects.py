@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infra.errors import EXIT_ERROR, fail
+from infra.tables import listing
 
 _WIDTH = 120
 
@@ -46,9 +46,8 @@ def effects(
         console = Console()
         console = console if console.is_terminal else Console(width=_WIDTH)
         for contrast, of in figures.items():
-            table = Table("outcome", "planted ratio", "covered", "pooled ratio", "95% interval of it", title=contrast)
-            for column in table.columns[1:]:
-                column.justify = "right"
+            columns = ("planted ratio", "covered", "pooled ratio", "95% interval of it")
+            table = listing("outcome", *columns, title=contrast, numbers_from=1)
             for outcome, r in of.items():
                 ends = (r.pooled * (1 - 1.96 * r.pooled_error), r.pooled * (1 + 1.96 * r.pooled_error))
                 table.add_row(

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from infra.errors import fail
 from infra.evaluation.linking import Run
+from infra.tables import listing
 from stream_processors.matching.evaluation import Found, Hard, Score
 
 _WIDTH = 120
@@ -47,10 +48,10 @@ def show_run(run: Run, started: float, as_json: bool, plot: Path | None) -> None
     f = run.figures
     title = f"{run.department:,} department subjects against {run.cohort:,} of the cohort"
     console.print(_scores(title, "", {"all": f.overall}))
-    outcomes = Table("outcome", "subjects", title="What became of them")
+    outcomes = listing("outcome", "subjects", title="What became of them", numbers_from=1)
     for outcome, n in {**f.outcomes, "not judged": f.unjudged}.items():
         outcomes.add_row(outcome, f"{n:,}")
-    console.print(_right(outcomes))
+    console.print(outcomes)
     console.print(_found("Links by pass", "pass", {str(number): found for number, found in f.by_pass.items()}))
     console.print(_found("Links by match key", "match key", f.by_match_key))
     for name, group in (
@@ -68,25 +69,27 @@ def show_run(run: Run, started: float, as_json: bool, plot: Path | None) -> None
 
 
 def _scores(title: str, name: str, scores: Mapping[str, Score]) -> Table:
-    table = Table(name, "subjects", "true", "links", "right", "wrong", "precision", "recall", "F1", title=title)
+    columns = ("subjects", "true", "links", "right", "wrong", "precision", "recall", "F1")
+    table = listing(name, *columns, title=title, numbers_from=1)
     for label, s in scores.items():
         counts = (s.subjects, s.matches, s.links, s.right, s.wrong)
         table.add_row(label, *_counts(counts), _ratio(s.precision), _ratio(s.recall), _ratio(s.f1))
-    return _right(table)
+    return table
 
 
 def _found(title: str, name: str, found: Mapping[str, Found]) -> Table:
-    table = Table(name, "links", "right", "wrong", "precision", title=title)
+    table = listing(name, "links", "right", "wrong", "precision", title=title, numbers_from=1)
     for label, f in found.items():
         table.add_row(label, *_counts((f.links, f.right, f.wrong)), _ratio(f.precision))
-    return _right(table)
+    return table
 
 
 def _decoys(decoys: Mapping[str, Hard]) -> Table:
-    table = Table("kind", "decoys", "linked wrongly", "their subjects", "linked", "to somebody else", title="Decoys")
+    columns = ("decoys", "linked wrongly", "their subjects", "linked", "to somebody else")
+    table = listing("kind", *columns, title="Decoys", numbers_from=1)
     for kind, h in decoys.items():
         table.add_row(kind, *_counts((h.decoys, h.linked_wrongly, h.subjects, h.links, h.wrong)))
-    return _right(table)
+    return table
 
 
 def _counts(numbers: Sequence[int]) -> list[str]:
@@ -95,11 +98,3 @@ def _counts(numbers: Sequence[int]) -> list[str]:
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _right(table: Table) -> Table:
-    """Numbers, which are all but the first column, to the right and whole."""
-    table.columns[0].overflow = "fold"
-    for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", True
-    return table

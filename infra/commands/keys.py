@@ -137,10 +137,10 @@ def epochs_status(as_json: AsJson = False) -> None:
     """
     from confluent_kafka import KafkaException
     from rich.console import Console
-    from rich.table import Table
 
     from infra.epochs import WHAT, epoch_key, load
     from infra.rotation import HOLD_TOKENS, live_by_epoch
+    from infra.tables import listing
 
     settings = Settings()
     try:
@@ -164,7 +164,7 @@ def epochs_status(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"stage": manifest.stage, "leads": manifest.leads, "epochs": rows}, indent=1))
     else:
-        table = Table("epoch", "", *(f"live in {t}" for t in HOLD_TOKENS), "key", title=WHAT[manifest.stage])
+        table = listing("epoch", "", *(f"live in {t}" for t in HOLD_TOKENS), "key", title=WHAT[manifest.stage])
         for row in rows:
             counts = row["live"]
             shown = [f"{counts[t]:,}" if isinstance(counts, dict) else "?" for t in HOLD_TOKENS]

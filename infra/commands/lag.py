@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from infra.commands.options import AsJson
 from infra.settings import Settings
+from infra.tables import listing
 
 
 def lag(
@@ -52,18 +53,14 @@ def lag(
         typer.echo(json.dumps(rows, indent=1))
         return
     if partitions:
-        shown = Table("processor", _folded("topic"), "partition", "committed", "end", "oldest waits")
+        shown = listing("processor", "topic", "partition", "committed", "end", "oldest waits", numbers_from=2)
         for found, (_, age_s) in sorted(sample.waits.items(), key=lambda kv: -kv[1][1]):
             age = shown_seconds(age_s)
             shown.add_row(found.processor, found.topic, str(found.partition), str(found.committed), str(found.end), age)
     else:
-        shown = Table("processor", _folded("reads"), "behind", "oldest waits", "here")
+        shown = listing("processor", "reads", Column("behind", justify="right"), "oldest waits", "here")
         for stage in stages:
             for a in stage.arrows:
                 age = shown_seconds(a.age_s) if a.behind else ""
                 shown.add_row(stage.processor, a.topic, f"{a.behind:,}", age, stage.health)
     Console().print(shown)
-
-
-def _folded(name: str) -> Column:
-    return Column(name, overflow="fold")

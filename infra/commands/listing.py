@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from infra.commands.options import shown_ms
-
-
-def listing(*columns: Column | str) -> Table:
-    """A table to fill. A column given by its name folds what is too long for it."""
-    made = (c if isinstance(c, Column) else Column(c, overflow="fold") for c in columns)
-    return Table(*made, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+from infra.tables import listing
 
 
 def print_rows(

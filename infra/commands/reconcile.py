@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Column
 
-from infra.commands.listing import listing
 from infra.commands.options import AsJson, By, Execute, Reason, asking, up_with_edition
 from infra.errors import EXIT_ERROR, EXIT_PENDING, EXIT_USAGE, fail
 from infra.settings import Settings
+from infra.tables import listing
 
 if TYPE_CHECKING:
     from producers.rejected import Rejected

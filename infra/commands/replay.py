@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
-from rich.table import Column, Table
 
 from infra.commands.options import AsJson, By, Execute, Reason, away, moment_ms, shown_seconds, up_with_edition
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, EXIT_USAGE, fail
 from infra.settings import Settings
+from infra.tables import listing
 
 if TYPE_CHECKING:
     from infra.replay.groups import Groups
@@ -225,7 +225,7 @@ def _rate(settings: Settings, name: str, spans: Sequence[Span]) -> float | None:
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:
-    table = Table("processor", Column("topic", overflow="fold"), "partition", "from", "to", "offsets")
+    table = listing("processor", "topic", "partition", "from", "to", "offsets", numbers_from=2)
     for row in rows:
         for s in row["from"]:
             if s["until"] > s["since"]:

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 
 from infra.errors import EXIT_ERROR, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
+from infra.tables import listing
 
 
 def risk(
@@ -54,9 +55,8 @@ def risk(
         typer.echo(json.dumps(rows, indent=1))
     else:
         sizes = list(found[0].below)
-        table = Table("area", "classes", "k", "l", "singled out", *(f"in classes below {n}" for n in sizes))
-        for column in table.columns[1:]:
-            column.justify = "right"
+        counts = ("classes", "k", "l", "singled out", *(f"in classes below {n}" for n in sizes))
+        table = listing("area", *(Column(name, justify="right") for name in counts))
         for r in found:
             shares = (f"{r.below[n] / r.persons:.1%}" if r.persons else "" for n in sizes)
             table.add_row(r.level, f"{r.classes:,}", f"{r.k}", f"{r.l_diversity}", f"{r.singled_out:.1%}", *shares)

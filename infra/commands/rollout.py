@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infra.commands.options import AsJson, By, Execute, Reason, asking, up
 from infra.errors import EXIT_ERROR, EXIT_USAGE, fail
 from infra.settings import Settings
+from infra.tables import listing
 
 if TYPE_CHECKING:
     from infra.rollout.compare import Count
@@ -231,7 +231,7 @@ def _say_preview(execute: bool) -> None:
 def _print(title: str, counts: Sequence[Count], old: str, new: str) -> None:
     if not counts:
         return
-    table = Table(title, old, new, "difference")
+    table = listing(title, old, new, "difference", numbers_from=1)
     for c in counts:
         whole = float(c.old).is_integer() and float(c.new).is_integer()
         cells = [f"{n:.0f}" if whole else f"{n:.4f}" for n in (c.old, c.new, c.new - c.old)]

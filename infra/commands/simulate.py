@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from infra.errors import EXIT_ERROR, EXIT_USAGE, fail
+from infra.tables import listing
 
 
 def simulate(
@@ -56,8 +56,7 @@ def simulate(
     if as_json:
         typer.echo(json.dumps(totals.as_json(), indent=1))
         return
-    table = Table("file", "rows", title=f"{totals.families:,} families, seed {totals.seed}")
-    table.columns[1].justify = "right"
+    table = listing("file", "rows", title=f"{totals.families:,} families, seed {totals.seed}", numbers_from=1)
     for file in totals.files:
         table.add_row(file.path, f"{file.rows:,}")
     shown = Console()

@@ -12,11 +12,11 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from infra.commands.options import AsJson, tell
 from infra.errors import EXIT_ERROR, EXIT_NOT_UP, fail
 from infra.settings import Settings
+from infra.tables import listing
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def status(
         typer.echo(json.dumps(found, indent=1))
     else:
         console = Console()
-        table = Table("process", "state", "pid", "port", Column("log", overflow="fold"))
+        table = listing("process", "state", "pid", "port", "log")
         for p in processes:
             state = _STATES.get(p.state, p.state)
             table.add_row(p.name, state, str(p.pid or "-"), str(p.port), str(p.log))
@@ -167,11 +167,11 @@ def status(
                 port = f"{settings.control_port}, {port}"
             table.add_row(f"{r.processor} {r.number}", "running", str(r.pid), port, "its standard error")
         console.print(table)
-        table = Table("directory", "holds", "on disk", Column("path", overflow="fold"))
+        table = listing("directory", "holds", "on disk", "path")
         for f in folders:
             table.add_row(f.name, f.holds, _readable(f.bytes), str(f.path))
         console.print(table)
-        table = Table("topic", "oldest deletion whose bytes may be on disk", "has to be gone within")
+        table = listing("topic", "oldest deletion whose bytes may be on disk", "has to be gone within")
         for row in rows or ():
             bound = "-" if row["bound_s"] is None else f"{row['bound_s']:,} s"
             late = row["bound_s"] is not None and row["age_s"] > row["bound_s"]

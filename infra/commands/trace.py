@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Column
 
-from infra.commands.listing import listing
 from infra.commands.options import AsJson, asking, shown_ms, up_with_edition
 from infra.errors import EXIT_ERROR, fail
 from infra.settings import Settings
+from infra.tables import listing
 
 
 def trace(

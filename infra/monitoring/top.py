@@ -16,9 +16,9 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Header, Static
 
-from infra.commands.listing import listing
 from infra.monitoring.picture import Sample, Sampler, Stage, picture, quarantined
 from infra.settings import Settings
+from infra.tables import listing
 from stream_processors.runtime.kafka import describe, error_of
 
 _ONWARD = ("linkage.", "research.")
