@@ -33,14 +33,17 @@ def batches(
 ) -> None:
     """Show what became of each batch: read = published + rejected, published = accepted + quarantined.
 
-    What the control plane has seen so far. `lethe reconcile` looks anew, and at the whole flow.
+    A deletion that was followed counts as accepted. What the control plane has seen so far. `lethe reconcile` looks
+    anew, and at the whole flow.
 
     Example: lethe batches --supplier dfe
     """
+    from stream_processors.accounting.batches import short_batch
+
     rows = _rows("governance.reconciliation", lambda r: (r["supplier"], r["dataset"], r["batch_id"]))
     rows = _only(rows, "supplier", supplier)
     if not as_json:  # as `lethe reconcile` and `lethe trace` name it
-        rows = [row | {"batch_id": row["batch_id"][:12]} for row in rows]
+        rows = [row | {"batch_id": short_batch(row["batch_id"])} for row in rows]
     columns = ("supplier", "dataset", "batch_id", "read", "rejected", "published", "accepted", "quarantined", "state")
     _show(rows, columns, as_json, "no batch was reconciled")
 

@@ -52,6 +52,9 @@ def lag(
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
+    if partitions and not sample.waits:
+        typer.echo("nothing waits")
+        return
     if partitions:
         shown = listing("processor", "topic", "partition", "committed", "end", "oldest waits", numbers_from=2)
         for found, (_, age_s) in sorted(sample.waits.items(), key=lambda kv: -kv[1][1]):

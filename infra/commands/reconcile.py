@@ -134,6 +134,7 @@ def _json(found: Report, rejects: Mapping[str, Sequence[Rejected]]) -> dict[str,
 
 
 def _show(found: Report, rejects: Mapping[str, Sequence[Rejected]], console: Console, *, detailed: bool) -> None:
+    from stream_processors.accounting.batches import short_batch
     from stream_processors.accounting.page import rows
 
     def say(text: str) -> None:
@@ -146,7 +147,7 @@ def _show(found: Report, rejects: Mapping[str, Sequence[Rejected]], console: Con
         numbers = (Column(name, justify="right", overflow="fold") for name in counts)
         table = listing(*whole, *numbers)
         for b in found.batches:
-            told = (b.batch_id[:8], f"{b.supplier} {b.dataset}", b.state)[: len(names)]
+            told = (short_batch(b.batch_id), f"{b.supplier} {b.dataset}", b.state)[: len(names)]
             table.add_row(*told, *(f"{getattr(b, name):,}" for name in counts))
         console.print(table)
         if detailed:
@@ -164,15 +165,15 @@ def _show(found: Report, rejects: Mapping[str, Sequence[Rejected]], console: Con
                 d.supplier, d.dataset, f"{d.held:,}", outcomes, ", ".join(f"{k} {n:,}" for k, n in gone.items() if n)
             )
         console.print(table)
-    for note in [*found.notes, *(f"{b.batch_id[:8]}: {n}" for b in found.batches for n in b.notes)]:
+    for note in [*found.notes, *(f"{short_batch(b.batch_id)}: {n}" for b in found.batches for n in b.notes)]:
         say(f"note: {note}")
     for at in found.behind[:20]:
         say(f"behind: {at.processor}, {at.topic}-{at.partition} at offset {at.committed} of {at.end}")
     for batch_id, lines in rejects.items():
         for r in lines[:_REJECTS]:
-            say(f"{batch_id[:8]}: rejected line {r.line}, {r.field or 'the row'}: {r.reason}")
+            say(f"{short_batch(batch_id)}: rejected line {r.line}, {r.field or 'the row'}: {r.reason}")
         if len(lines) > _REJECTS:
-            say(f"{batch_id[:8]}: and {len(lines) - _REJECTS:,} more; --html and --json have them all")
+            say(f"{short_batch(batch_id)}: and {len(lines) - _REJECTS:,} more; --html and --json have them all")
     for finding in found.findings:
         say(f"imbalance: {finding.text}")
     said = {

@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from infra.console.sources import DUE_DAYS, Chosen, Sources
 from infra.enquirer import EnquiryRefusedError, NotAnsweredError
 from infra.keys import KeyFileError
+from stream_processors.accounting.batches import short_batch
 from stream_processors.enquiry.person import PersonError
 from stream_processors.runtime.kafka import describe, error_of
 
@@ -63,6 +64,7 @@ class Console:
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         self._pages.filters["thousands"] = lambda n: f"{n:,}"
+        self._pages.filters["short_batch"] = short_batch
 
     def app(self) -> Starlette:
         """The application."""

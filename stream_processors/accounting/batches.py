@@ -61,6 +61,11 @@ class BatchReport:
         return sum(n for name, n in self.outcomes.items() if name.startswith("linked")) / held if held else None
 
 
+def short_batch(batch_id: str) -> str:
+    """As tables and messages name a batch; `lethe reconcile --batch` takes it."""
+    return batch_id[:8]
+
+
 def outcome_of(activities: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
     """Live activities with `found`: what has become of each, `linked by <match key>` or the outcome of its subject."""
     joined = activities.with_columns(subject=pl.col("key").str.head(32)).join(

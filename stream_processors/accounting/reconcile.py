@@ -14,7 +14,7 @@ from schemas.registry import SchemaIds
 from schemas.rows import from_value
 from stream_processors import clock, ledger
 from stream_processors.accounting import hops
-from stream_processors.accounting.batches import BatchReport, State, outcome_of, report
+from stream_processors.accounting.batches import BatchReport, State, outcome_of, report, short_batch
 from stream_processors.accounting.hops import Finding
 from stream_processors.accounting.tables import Held, Source, held
 from stream_processors.clock import Clock
@@ -192,7 +192,9 @@ def _told_twice(batches: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
             of.setdefault((topic, batch["publication"]), []).append(batch)
     for (topic, _), told in sorted(of.items()):
         if len(told) > 1:
-            rule = f"what is published is announced once ({', '.join(sorted(b['batch_id'][:12] for b in told))})"
+            rule = (
+                f"what is published is announced once ({', '.join(sorted(short_batch(b['batch_id']) for b in told))})"
+            )
             spans = list(zip(told[0]["starts"], told[0]["ends"], strict=True))
             first = next((p for p, (since, end) in enumerate(spans) if end > since), 0)
             since, end = spans[first] if spans else (0, 0)

@@ -16,6 +16,7 @@ from schemas.contracts import identified_topic
 from schemas.registry import SchemaIds
 from schemas.rows import from_value
 from stream_processors import quarantine
+from stream_processors.accounting.batches import short_batch
 from stream_processors.accounting.tables import Record
 from stream_processors.envelope import envelope
 from stream_processors.erasure.overdue import MARK
@@ -179,7 +180,7 @@ class _Follow:
                 if row["open"]:
                     going.add(row["publication"])
                 else:
-                    whole[row["publication"]] = f" in batch {row['batch_id'][:12]}"
+                    whole[row["publication"]] = f" in batch {short_batch(row['batch_id'])}"
         return dict.fromkeys(going, " in a batch that is not whole") | whole
 
     def _quarantined(self, topic: str, last: Record) -> str | None:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from infra.tracer import NoSuchDatasetError, traced
+from stream_processors.accounting.batches import short_batch
 from stream_processors.accounting.tables import Record
 from stream_processors.accounting.trace import DROPPED, Trace, trace
 from stream_processors.clock import KEY
@@ -228,7 +229,7 @@ def test_a_batch_has_the_name_that_reconcile_has_for_it_whichever_of_its_announc
     driver, subjects = flow(), [f"u{i}" for i in range(8)]
     for subject in subjects:
         pupil(driver, subject)
-    ids = {b.batch_id[:12] for b in report_of(driver).batches}
+    ids = {short_batch(b.batch_id) for b in report_of(driver).batches}
     named = {follow(driver, "dfe", s).steps[0].what.removeprefix("published in batch ") for s in subjects}
     assert named == ids
 
