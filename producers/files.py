@@ -22,6 +22,7 @@ from schemas.contracts import Contract, identified, identified_topic
 OnProgress = Callable[[int], None]
 """Told how many bytes of the file have been read."""
 RECODED = "windows_1252"
+NO_COLUMN = "has no column"
 
 
 class Sink(Protocol):
@@ -127,6 +128,8 @@ def _publish_chunk(
     totals.rejected += converted.rejected + len(chunk.broken)
     more = {(WHOLE_ROW, DUPLICATE): seen.again(converted.keys), (WHOLE_ROW, RECODED): chunk.recoded}
     totals.warnings += converted.warnings + Counter({k: n for k, n in more.items() if n})
+    for name in (f.name for f in contract.fields if f.name not in chunk.cells.columns):
+        totals.warnings[name, NO_COLUMN] = 1  # of the file, however many rows it has
 
 
 @contextmanager

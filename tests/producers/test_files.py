@@ -16,6 +16,8 @@ from producers.totals import SeenKeys
 from tests.producers.support import MARK, PERSON, TODAY, Kept, publish_bytes, rejects_of
 
 HEADER = b"subject_id,surname,date_of_birth\n"
+ABSENT = ("forename", "middle_names", "postcode", "sex")
+"""Columns that may be missing, and are."""
 
 
 def test_control_totals_and_rejects(tmp_path: Path) -> None:
@@ -26,10 +28,20 @@ def test_control_totals_and_rejects(tmp_path: Path) -> None:
         ("3", "subject_id", "is blank"),
         ("5", "row", "has 2 cells where the header has 3"),
     ]
-    assert totals.warnings == {("date_of_birth", "is a default date"): 1, ("row", "duplicate_key"): 1}
+    told = {("date_of_birth", "is a default date"): 1, ("row", "duplicate_key"): 1}
+    assert totals.warnings == told | {(name, "has no column"): 1 for name in ABSENT}
     assert [r["date_of_birth"] for r in kept.rows] == [date(2001, 1, 1), None, date(2002, 1, 1)]
     assert totals.rejects == tmp_path / f"rejects/dwp/person/file.csv.{totals.digest[:8]}.rejects.csv"
     assert totals.rejects.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("rows", [0, 3, 45_000])
+def test_a_column_that_is_missing_is_told_once_of_a_file(tmp_path: Path, rows: int) -> None:
+    lines = b"".join(b"s%d,,2001-01-01\n" % i for i in range(rows))
+    totals, _ = publish_bytes(HEADER + lines, tmp_path)
+    assert totals.warnings == {(name, "has no column"): 1 for name in ABSENT if rows}
+    whole = HEADER.strip() + b",forename,middle_names,sex,postcode\n" + b"a,,,,,,\n"
+    assert not publish_bytes(whole, tmp_path)[0].warnings
 
 
 def test_a_file_without_bad_rows_has_no_rejects_file(tmp_path: Path) -> None:

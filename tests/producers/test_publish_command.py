@@ -78,7 +78,8 @@ def test_json_totals_and_strict(lethe: Any, dirty: Path, good: Path, tmp_path: P
     assert code == EXIT_REJECTED == 4
     first, second = (json.loads(line) for line in out.splitlines())
     assert (first["read"], first["published"], first["rejected"]) == (2, 1, 1)
-    assert (second["file"], second["warnings"]) == ("good.csv", {"date_of_birth": {"is a default date": 1}})
+    assert (second["file"], second["warnings"]["date_of_birth"]) == ("good.csv", {"is a default date": 1})
+    assert second["warnings"]["postcode"] == {"has no column": 1}
     assert first["rejects"].startswith(str(tmp_path / "r/dwp/person/dirty.csv."))
     assert MARK not in Path(first["rejects"]).read_text() + out
 
@@ -192,7 +193,7 @@ def test_a_file_announces_itself_with_its_control_totals_and_where_its_records_l
     second = by_read[1, 1][1]
     assert key == f"dwp|person|{first['batch_id']}"
     assert first["read"] == 2
-    assert first["warnings"] == 1
+    assert first["warnings"] == 5  # a default date, and four columns that are not there
     assert sum(first["ends"]) - sum(first["starts"]) == 2
     assert second["starts"] == first["ends"]
 
