@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import overload
 
 import msgpack
 import polars as pl
@@ -44,7 +45,28 @@ _TOLD, _SWEPT, _UNDER_WAY = b"told", b"swept", b"under way"
 _MOST_DIGITS = 18
 
 
-@dataclass
+class _Marks(Sequence[list[tuple[str, bytes]]]):
+    """The headers of what is written over records at these offsets, made when they are asked for: a day can end a
+    million records, and their headers would take more memory than all else that is said of them."""
+
+    def __init__(self, after: Sequence[int], window: date | None) -> None:
+        self._after = after
+        self._besides = [(WINDOW, window.isoformat().encode())] if window is not None else []
+
+    @overload
+    def __getitem__(self, index: int) -> list[tuple[str, bytes]]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[tuple[str, bytes]]]: ...
+    def __getitem__(self, index: int | slice) -> list[tuple[str, bytes]] | list[list[tuple[str, bytes]]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return [(MARK, b"%d" % self._after[index]), *self._besides]
+
+    def __len__(self) -> int:
+        return len(self._after)
+
+
+@dataclass(slots=True)
 class _Way:
     """A mark that has not been read back. `came`: whether the supplier wrote the key meanwhile; `latest`: what."""
 
@@ -196,9 +218,8 @@ class SourceExpiry:
         window: date | None = None,
     ) -> None:
         self._keep(view, topic, {key: _Way(at) for key, at in after.items()})
-        besides = [(WINDOW, window.isoformat().encode())] if window is not None else []
-        marked = [[(MARK, str(after[key]).encode()), *besides] for key in values]
-        out.emit(topic, view.partition, list(values), list(values.values()), marked)
+        marks = _Marks([after[key] for key in values], window)
+        out.emit(topic, view.partition, list(values), list(values.values()), marks)
 
     def _ways(self, view: View, topic: str, keys: Sequence[bytes]) -> dict[bytes, _Way]:
         if not self._under_way(view):
