@@ -62,6 +62,11 @@ class PartitionsDifferError(RuntimeError):
     """Topics exist with another number of partitions than the setting: joins would meet the wrong records."""
 
 
+class EditionRetiredError(RuntimeError):
+    """The plain edition has no topics and others have: it was retired. To make its topics anew would be an empty flow
+    beside the one in use."""
+
+
 class BrokerDownError(ConnectionError):
     """The brokers did not answer before the deadline."""
 
@@ -115,6 +120,7 @@ def provision(
 
     Raises:
         PartitionsDifferError: a topic has another number of partitions than the settings; nothing is changed.
+        EditionRetiredError: the settings name no edition, and the plain one was retired; nothing is changed.
         BrokerDownError, RegistryDownError: no answer before the deadline.
         SchemaIncompatibleError: a contract does not fit the versions that are registered before it.
         SchemaDriftError: the registry has a newer version of a contract than this code.
@@ -124,6 +130,7 @@ def provision(
     """
     cluster = _Cluster(settings.acting_as(ADMIN), on_wait, deadline_seconds)
     existing = cluster.partitions()
+    _not_retired(settings, existing)
     if suppliers is None:
         suppliers = sorted({*topics.load().suppliers, *_suppliers(existing)})
     done = _apply(settings, cluster, existing, topics_of(settings, suppliers), overrides or {})
@@ -147,8 +154,16 @@ def add_supplier(
     mine = f"identified.{supplier}."
     specs = [s for s in topics_of(settings, [supplier]) if s.name.startswith(mine)]
     existing = cluster.partitions()
+    _not_retired(settings, existing)
     done = _apply(settings, cluster, existing, specs, overrides or {})
     return _admit(settings, cluster, done, {supplier, *_suppliers(existing)}, take_back=False)
+
+
+def _not_retired(settings: Settings, existing: Iterable[str]) -> None:
+    there, mine = editions_of(existing), Edition(settings.edition)
+    if there and not mine.name and mine not in there:
+        names = ", ".join(e.named() for e in there)
+        raise EditionRetiredError(f"the plain edition was retired; there is {names}: set LETHE_EDITION")
 
 
 def _admit(

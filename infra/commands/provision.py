@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from infra import provision as provisioning
 from infra.commands.options import AsJson, tell
 from infra.commands.supplier import EXPECTED, admitted, say
+from infra.errors import fail
 from infra.settings import Settings
 
 
@@ -20,8 +19,7 @@ def provision(as_json: AsJson = False) -> None:
     try:
         done = provisioning.provision(Settings(), on_wait=say)
     except EXPECTED as e:
-        say(str(e))
-        raise typer.Exit(1) from None
+        fail(str(e))
     said = (
         f"{len(done.topics)} topics: {len(done.created)} created, {len(done.corrected)} corrected; "
         f"{len(done.schema_ids)} have their schema registered"

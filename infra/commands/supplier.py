@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from infra.commands.options import AsJson, tell, up
+from infra.errors import fail
 from infra.provision import (
     BrokerDownError,
+    EditionRetiredError,
     PartitionsDifferError,
     Provisioned,
     add_supplier,
@@ -28,6 +30,7 @@ supplier_app = typer.Typer(help="Suppliers: councils and departments.", no_args_
 
 EXPECTED = (  # what a person can put right from its message alone
     BrokerDownError,
+    EditionRetiredError,
     PartitionsDifferError,
     RegistryDownError,
     RegistryRefusedError,
@@ -63,8 +66,7 @@ def add(
     try:
         done = add_supplier(up(Settings()), supplier, on_wait=say)
     except EXPECTED as e:
-        say(str(e))
-        raise typer.Exit(1) from None
+        fail(str(e))
     states = {
         **dict.fromkeys((s.name for s in done.topics), "is there"),
         **dict.fromkeys(done.created, "created"),
@@ -84,8 +86,7 @@ def ls(
     try:
         found = suppliers_of(up(Settings()), on_wait=say)
     except EXPECTED as e:
-        say(str(e))
-        raise typer.Exit(1) from None
+        fail(str(e))
     rows = [{"supplier": s, "topics": [identified_topic(s, d) for d in DATASETS[kind_of(s)]]} for s in found]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))

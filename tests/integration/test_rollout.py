@@ -147,6 +147,9 @@ def test_another_catalogue_is_worked_out_compared_switched_to_and_the_old_one_re
     kinds = [(o.kind, o.state) for o in OperationLog(plain, Registry(plain.registry)).all()]
     assert kinds == [("rollout_switch", "done"), ("rollout_retire", "done")]
     assert "there is v2: set LETHE_EDITION" in lethe("reconcile", code=1), "not that all is lost"
+    for command in (["provision"], ["supplier", "add", "council-eastham"]):
+        assert "was retired; there is v2: set LETHE_EDITION" in lethe(*command, code=1), "not an empty flow beside it"
+    assert _topics(plain) == topics
 
 
 def in_checkout(code: Path, settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
