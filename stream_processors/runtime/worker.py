@@ -81,6 +81,16 @@ class _Slot:
     superseded: dict[str, frozenset[int]] = field(default_factory=dict)
     """While it reads all of them: per input topic, offsets of records that later ones replace."""
 
+    @property
+    def missing(self) -> set[str]:
+        """Inputs whose end was not told since they were assigned."""
+        return set(self.topics) - self.at_end
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it has to reconcile, and can: all that there is was read."""
+        return self.reconcile and not self.missing
+
 
 @dataclass
 class _Transaction:
@@ -239,7 +249,7 @@ class _Session:
                 self._worker.idle()
             self._ask_again()
             for number, slot in self._slots.items():
-                if self._caught_up(slot) and self._land() and self._caught_up(slot):
+                if slot.caught_up and self._land() and slot.caught_up:
                     self._reconcile(number, slot)
             self._sweep()
         self._land()
@@ -267,8 +277,8 @@ class _Session:
             raise SessionLostError("partitions were assigned anew during a restore")
 
     def _missing(self) -> list[tuple[str, int]]:
-        """Inputs whose end was not told since they were assigned."""
-        return [(t, number) for number, slot in self._slots.items() for t in slot.topics if t not in slot.at_end]
+        """Of all partitions."""
+        return [(topic, number) for number, slot in self._slots.items() for topic in slot.missing]
 
     def _ask_again(self) -> None:
         """Have an end told again that may have been told in vain.
@@ -503,9 +513,6 @@ class _Session:
         inputs = [i for group in (transaction.inputs or {}).values() for i in group]
         self._worker.batch_done(sum(len(i.keys) for i in inputs))
         self._observer.batch(Batch(inputs, emits, counts, transaction.seconds))
-
-    def _caught_up(self, slot: _Slot) -> bool:
-        return slot.reconcile and slot.at_end >= set(slot.topics)
 
     def _inputs(self, topic: str, number: int, found: Sequence[Message]) -> Inputs:
         superseded = self._slots[number].superseded.get(topic, frozenset())
