@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -69,16 +67,17 @@ def _found(report: Report) -> Table:
     title = "Subjects by match key, and those that are not linked"
     made = listing("match key", *heads, title=title, numbers_from=1)
 
-    def add(label: str, counts: Mapping[str, int]) -> None:
-        made.add_row(label, *(f"{counts[s]:,}" if counts[s] else "" for s in suppliers))
+    def add(label: str, *of: str) -> None:
+        counts = (sum(report.outcomes[s].get(name, 0) for name in of) for s in suppliers)
+        made.add_row(label, *(f"{n:,}" if n else "" for n in counts))
 
     keys = sorted({label for counts in report.outcomes.values() for label in counts} - {*_NOT_LINKED})
     for key in keys:
-        add(key, Counter({s: report.outcomes[s].get(key, 0) for s in suppliers}))
+        add(key, key)
     made.add_section()
-    add("linked", Counter({s: sum(report.outcomes[s].get(key, 0) for key in keys) for s in suppliers}))
+    add("linked", *keys)
     for label in _NOT_LINKED:
-        add(label, Counter({s: report.outcomes[s].get(label, 0) for s in suppliers}))
+        add(label, label)
     return made
 
 

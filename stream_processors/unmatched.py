@@ -69,12 +69,7 @@ class Windows:
         """How far the inputs were read, and windows of activities that differ, by key: what was held, what is now."""
         for topic, at in view.read_at.items():
             view.put("heard", topic.encode(), str(at).encode())
-        at, end = wire.HEADER_BYTES, wire.HEADER_BYTES + len(_PERSON)
-        people = {
-            key: new
-            for key, (old, new) in changed.items()
-            if (new is not None and new[at:end] == _PERSON) or (old is not None and old[at:end] == _PERSON)
-        }
+        people = {key: new for key, (old, new) in changed.items() if _is_person(new) or _is_person(old)}
         days = received_days(people)
         subjects = [key[_SUBJECT] for key in people]
         for key, subject, old in zip(people, subjects, view.get_many("received", subjects), strict=True):

@@ -25,6 +25,7 @@ import psutil
 from prometheus_client import generate_latest
 
 from infra.bench import load
+from infra.bench.child import environment
 from infra.broker.cluster import Stack, isolated
 from infra.keys import init_keys
 from infra.monitoring.metrics import WorkerMetrics
@@ -59,7 +60,7 @@ def measure(records: int, *, accounts: bool) -> dict[str, float]:
         with Stack(settings):
             provision(settings, suppliers=["dfe", "council-northam"])
             init_keys(settings)
-            env = {"MALLOC_ARENA_MAX": "2", **os.environ, **settings.environment()}
+            env = environment(settings)
             with (home / "workers.log").open("wb") as log:
                 workers = subprocess.Popen([sys.executable, "-m", "infra.worker", *NAMES], env=env, stderr=log)
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,9 @@ import numpy as np
 import polars as pl
 import psutil
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.bench import load
+from infra.bench.child import COPY_TOPIC, child, environment, make_copy_topic
 from infra.broker.cluster import Stack, isolated
 from infra.clock import tick
 from infra.held import due
@@ -38,10 +37,9 @@ from stream_processors.access import ADMIN
 from stream_processors.matching.catalogue import load_catalogue
 from stream_processors.refs import Refs, ResearchIds
 from stream_processors.retention_policy import load_policy
-from stream_processors.runtime.kafka import client_config, consumer_config
+from stream_processors.runtime.kafka import consumer_config
 from stream_processors.topology import NAMES
 
-COPY_TOPIC = "bench.copy"
 SHARE_OF_PERSONS = 0.2
 TRICKLE_PER_S, TRICKLE_S = 100, 20
 _REST_S = 900
@@ -120,14 +118,12 @@ class _Run:
         self._people = int(records * SHARE_OF_PERSONS / 2)
         self._events = records - 2 * self._people
         self._figures = Figures(records)
-        self._env = {"MALLOC_ARENA_MAX": "2", **os.environ, **settings.environment()}
+        self._env = environment(settings)
 
     def all(self) -> Figures:
         provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
         init_keys(self._settings)
-        admin = AdminClient(client_config(self._settings))
-        for created in admin.create_topics([NewTopic(COPY_TOPIC, self._settings.partitions, 1)]).values():
-            created.result(30)
+        make_copy_topic(self._settings)
         loader = load.Loader(self._settings)
         people = load.persons(self._people)
         self._say(f"persons: 2 x {self._people:,}")
@@ -141,7 +137,7 @@ class _Run:
         self._stage("publish", None)
         self._say(f"events: {self._events:,}")
         loader.publish("dfe", "absence", load.absences(self._events, self._people))
-        copied = self._child("infra.bench.pass_through", "identified.dfe.absence", COPY_TOPIC)
+        copied = child(self._settings, "infra.bench.pass_through", "identified.dfe.absence", COPY_TOPIC)
         self._measured("pass_through", copied)
         self._stage("pseudonymise", "pseudonymise_events")
         self._stage("join", "join")
@@ -158,14 +154,12 @@ class _Run:
         """The records through everything at once, the pass-through, and a tick that makes all of them expire."""
         provision(self._settings, suppliers=["dfe", "moj", "dwp", "health", "council-northam", "council-southam"])
         init_keys(self._settings)
-        admin = AdminClient(client_config(self._settings))
-        for created in admin.create_topics([NewTopic(COPY_TOPIC, self._settings.partitions, 1)]).values():
-            created.result(30)
+        make_copy_topic(self._settings)
         loader, people = load.Loader(self._settings), load.persons(self._people)
         loader.publish("council-northam", "person", load.council(people))
         loader.publish("dfe", "person", load.department(people, "UPN"))
         loader.publish("dfe", "absence", load.absences(self._events, self._people))
-        copied = self._child("infra.bench.pass_through", "identified.dfe.absence", COPY_TOPIC)
+        copied = child(self._settings, "infra.bench.pass_through", "identified.dfe.absence", COPY_TOPIC)
         self._measured("pass_through", copied)
         with self._everything():
             self._one_expires(loader)
@@ -251,19 +245,8 @@ class _Run:
             self._figures.cpu_us[name] = found["cpu_seconds"] / found["records"] * 1e6
         self._note(name, found["records"] / found["seconds"] if found["seconds"] else 0.0)
 
-    def _child(self, module: str, *args: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *args],
-            env=self._env,
-            check=True,
-            stdout=subprocess.PIPE,
-            timeout=_REST_S,
-        )
-        found: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
-        return found
-
     def _stage(self, processor: str, name: str | None) -> dict[str, Any]:
-        found = self._child("infra.bench.stage", processor)
+        found = child(self._settings, "infra.bench.stage", processor)
         peak = self._figures.peak_rss_mb
         peak[processor] = max(peak.get(processor, 0.0), found["peak_rss_mb"])
         if name:

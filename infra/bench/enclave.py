@@ -6,10 +6,8 @@ python -m infra.bench.enclave [RECORDS]     a stack of its own; 1,000,000 resear
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from datetime import date
@@ -22,8 +20,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
+from infra.bench.child import COPY_TOPIC, child, make_copy_topic
+from infra.bench.load import send
 from infra.broker.cluster import Stack, isolated
 from infra.keys import init_keys
 from infra.provision import provision
@@ -32,10 +31,10 @@ from schemas import contracts, wire
 from schemas.codec import arrow_schema, encode
 from schemas.registry import Registry
 from stream_processors.access import ADMIN
-from stream_processors.runtime.kafka import client_config, producer_config
-from stream_processors.runtime.partition import partitions_of
+from stream_processors.runtime.kafka import producer_config
+from stream_processors.runtime.partition import partition_of, partitions_of
 
-_TOPIC, _COPY = "research.person", "bench.copy"
+_TOPIC = "research.person"
 _EVENTS, _AREAS, _SLICE = 8, 500, 50_000
 _START = date(2014, 1, 1)
 _CONTRACT = contracts.contract("research/person")
@@ -85,34 +84,15 @@ def fill(settings: Settings, count: int) -> None:
         keys = batch.column("person_id").to_pylist()
         where = partitions_of(keys, settings.partitions).tolist()
         for key, value, partition in zip(keys, wire.frame(id_, encode(batch, _CONTRACT)), where, strict=True):
-            _send(producer, key, value, partition)
+            send(producer, _TOPIC, value, key, partition)
     producer.flush()
-
-
-def _send(producer: Producer, key: str, value: bytes | None, partition: int) -> None:
-    while True:
-        try:
-            producer.produce(_TOPIC, value, key, partition)
-            return
-        except BufferError:
-            producer.poll(0.1)
 
 
 def delete(settings: Settings, key: str) -> None:
     """Publish a tombstone."""
     producer = Producer(producer_config(settings, "bench.load"))
-    _send(producer, key, None, int(partitions_of([key], settings.partitions)[0]))
+    producer.produce(_TOPIC, None, key, partition_of(key, settings.partitions))
     producer.flush()
-
-
-def _python(settings: Settings, *arguments: str) -> dict[str, Any]:
-    """What a command of Lethe prints as its last line of JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env={**os.environ, **settings.environment()}, check=True, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
-    return found
 
 
 def main(count: int) -> None:
@@ -123,14 +103,12 @@ def main(count: int) -> None:
         with Stack(settings):
             provision(settings)
             init_keys(settings)
-            admin = AdminClient(client_config(settings))
-            for created in admin.create_topics([NewTopic(_COPY, settings.partitions, 1)]).values():
-                created.result(30)
+            make_copy_topic(settings)
             fill(settings, count)
-            copied = _python(settings, "infra.bench.pass_through", _TOPIC, _COPY)
-            sync = ["infra.cli", "enclave", "sync", "--to", str(home / "enclave"), "--json"]
+            copied = child(settings, "infra.bench.pass_through", _TOPIC, COPY_TOPIC)
+            sync = ("infra.cli", "enclave", "sync", "--to", str(home / "enclave"), "--json")
             began = time.monotonic()
-            first = _python(settings, *sync)
+            first = child(settings, *sync)
             seconds = time.monotonic() - began
             held = first["rows"]
             if (held["persons"], held["absence"]) != (count, _EVENTS * count):
@@ -138,7 +116,7 @@ def main(count: int) -> None:
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             delete(settings, _ids(0, 1)[0])
             began = time.monotonic()
-            second = _python(settings, *sync)
+            second = child(settings, *sync)
             swept = time.monotonic() - began
     finally:
         shutil.rmtree(home, ignore_errors=True)

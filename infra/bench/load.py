@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -123,6 +124,16 @@ def absences(count: int, people: int, seed: int = 2) -> pl.DataFrame:
     )
 
 
+def send(producer: Producer, *record: Any, **more: Any) -> None:
+    """`produce`, as soon as there is room."""
+    while True:
+        try:
+            producer.produce(*record, **more)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
 class Loader:
     """Publishes frames as fast as it can; they are known to be good."""
 
@@ -147,11 +158,6 @@ class Loader:
     def publish(self, supplier: str, dataset: str, frame: pl.DataFrame) -> int:
         """All rows, acknowledged; returns how many."""
         for message in self.messages(supplier, dataset, frame):
-            while True:
-                try:
-                    self.producer.produce(*message)
-                    break
-                except BufferError:
-                    self.producer.poll(0.1)
+            send(self.producer, *message)
         self.producer.flush()
         return len(frame)

@@ -21,7 +21,7 @@ from tempfile import mkdtemp
 import polars as pl
 from confluent_kafka import Message, Producer
 
-from infra.bench.load import Loader, absences
+from infra.bench.load import Loader, absences, send
 from infra.broker.cluster import Stack, isolated
 from infra.keys import init_keys
 from infra.operation import OperationLog
@@ -47,14 +47,6 @@ def fill(settings: Settings, records: int) -> int:
     def told(_: object, m: Message) -> None:
         places[m.key() or b""] = (int(m.partition() or 0), int(m.offset() or 0))
 
-    def send(*record: object, **more: object) -> None:
-        while True:
-            try:
-                producer.produce(*record, **more)
-                return
-            except BufferError:
-                producer.poll(0.05)
-
     number = meant = 0
     for part in range(0, records, _SLICE):
         rows = absences(min(_SLICE, records - part), 5_000, seed=part)
@@ -63,7 +55,7 @@ def fill(settings: Settings, records: int) -> int:
         values: dict[bytes, bytes] = {}
         for topic, value, key, partition in loader.messages("dfe", "absence", rows):
             values[key.encode()] = value
-            send(topic, value, key.encode(), partition, on_delivery=told)
+            send(producer, topic, value, key.encode(), partition, on_delivery=told)
         producer.flush()
         for raw, value in values.items():
             error = _MEANT if number % 10 == 0 else "Undecodable"
@@ -77,7 +69,7 @@ def fill(settings: Settings, records: int) -> int:
                 "__connect.errors.exception.class.name": error,
                 "lethe.errors.field": "",
             }
-            send(_QUARANTINE, value, b"absence|" + raw, partition, headers=list(said.items()))
+            send(producer, _QUARANTINE, value, b"absence|" + raw, partition, headers=list(said.items()))
         producer.flush()
     return meant
 

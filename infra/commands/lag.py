@@ -52,10 +52,10 @@ def lag(
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    if partitions and not sample.waits:
-        typer.echo("nothing waits")
-        return
     if partitions:
+        if not sample.waits:
+            typer.echo("nothing waits")
+            return
         shown = listing("processor", "topic", "partition", "committed", "end", "oldest waits", numbers_from=2)
         for found, (_, age_s) in sorted(sample.waits.items(), key=lambda kv: -kv[1][1]):
             age = shown_seconds(age_s)

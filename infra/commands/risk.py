@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column
 
 from infra.errors import EXIT_ERROR, EXIT_USAGE, fail, need_enclave
 from infra.settings import Settings
@@ -37,9 +36,9 @@ def risk(
     from stream_processors.enclave.risk import UnknownColumnError, measure
     from stream_processors.enclave.store import FILE
 
-    path = enclave / FILE if enclave.is_dir() else enclave
+    path = enclave if enclave.suffix and not enclave.is_dir() else enclave / FILE
     if not path.is_file():
-        fail(f"{path} is not there; `lethe enclave sync --to {enclave}` makes it", EXIT_USAGE)
+        fail(f"{path} is not there; `lethe enclave sync --to {path.parent}` makes it", EXIT_USAGE)
     settings = Settings()
     names = tuple(name.strip() for name in quasi.split(",") if name.strip())
     try:
@@ -56,7 +55,7 @@ def risk(
     else:
         sizes = list(found[0].below)
         counts = ("classes", "k", "l", "singled out", *(f"in classes below {n}" for n in sizes))
-        table = listing("area", *(Column(name, justify="right") for name in counts))
+        table = listing("area", *counts, numbers_from=1)
         for r in found:
             shares = (f"{r.below[n] / r.persons:.1%}" if r.persons else "" for n in sizes)
             table.add_row(r.level, f"{r.classes:,}", f"{r.k}", f"{r.l_diversity}", f"{r.singled_out:.1%}", *shares)

@@ -175,8 +175,7 @@ class _Sync:
         before = store.position
         records = 0
         for messages in self._topic.read(store.position.offsets, self._options.batch_records):
-            self._take(store, messages)
-            records += sum(m.key() != HEARTBEAT_KEY for m in messages)
+            records += self._take(store, messages)
         store.caught_up(now)
         sweep = not self._options.follow or time.monotonic() - self._swept_at >= self._options.sweep_s
         swept = store.position.unswept and sweep
@@ -197,12 +196,14 @@ class _Sync:
             time.monotonic() - began,
         )
 
-    def _take(self, store: Store, messages: list[Message]) -> None:
+    def _take(self, store: Store, messages: list[Message]) -> int:
+        """How many of them are records, and no heartbeats."""
+        keys = [m.key() for m in messages]
         offsets: dict[int, int] = {}
         for m in messages:
             offsets[m.partition()] = m.offset() + 1
         found = changes(
-            [m.key() for m in messages],
+            keys,
             [m.value() for m in messages],
             [(m.partition(), m.offset()) for m in messages],
             self._versions,
@@ -210,6 +211,7 @@ class _Sync:
         store.apply(found, offsets)
         for r in found.refused:
             _log.error("refused", topic=TOPIC, partition=r.partition, offset=r.offset, error=r.error)
+        return len(keys) - keys.count(HEARTBEAT_KEY)
 
     def _parquet(self, store: Store, changed: bool) -> None:
         there = store.has_parquet()
